@@ -1,1 +1,15 @@
-//! .
+//! The rules of FlagMeter, without I/O, clock or logging: values in, values out.
+//!
+//! - [`event`] is what a usage event is, and what is wrong with one that is none.
+//! - [`packed`] is the form in which events wait in the queue.
+//! - [`minute`] and [`period`] divide time; [`rollup`] folds events into them.
+//! - [`quota`] says how much of a quota is used.
+//! - [`problem`] has the codes of refused requests.
+
+pub mod event;
+pub mod minute;
+pub mod packed;
+pub mod period;
+pub mod problem;
+pub mod quota;
+pub mod rollup;

@@ -1,1 +1,13 @@
-//! .
+//! Everything FlagMeter keeps: all SQL and all Valkey commands, and nothing else.
+//!
+//! - [`postgres`] has a file for each table, and [`postgres::batch`], the one transaction that counts.
+//! - [`queue`] is the stream of packed entries in Valkey.
+
+mod error;
+pub mod postgres;
+
+pub use error::StoreError;
+pub use sqlx::PgPool;
+
+/// The migrations of this build, as `flagmeter migrate` applies them.
+pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");

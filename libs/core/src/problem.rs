@@ -1,0 +1,134 @@
+//! The codes of refused requests (RFC 9457). A code is stable: clients' programs rely on it.
+
+use serde::Serialize;
+
+/// Why a request was refused, as a word that never changes its meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Code {
+    /// 400: the body is not JSON.
+    InvalidJson,
+    /// 404: no tenant of this name.
+    TenantNotFound,
+    /// 404: no such path.
+    NotFound,
+    /// 405: the path is there, but not for this method.
+    MethodNotAllowed,
+    /// 408: the request took too long to arrive.
+    RequestTimeout,
+    /// 413: the body is larger than allowed.
+    BodyTooLarge,
+    /// 415: the media type is not one that is understood.
+    UnsupportedMediaType,
+    /// 422: JSON, but no event.
+    InvalidEvent,
+    /// 422: an event for a tenant that does not exist.
+    UnknownTenant,
+    /// 500: a fault of ours.
+    Internal,
+    /// 503: the queue did not confirm the event, or is full.
+    QueueUnavailable,
+    /// 503: what is asked for is not known yet, or not any more.
+    NotReady,
+}
+
+impl Code {
+    /// Every code, for documentation and for counters that start at zero.
+    pub const ALL: [Self; 12] = [
+        Self::InvalidJson,
+        Self::TenantNotFound,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::RequestTimeout,
+        Self::BodyTooLarge,
+        Self::UnsupportedMediaType,
+        Self::InvalidEvent,
+        Self::UnknownTenant,
+        Self::Internal,
+        Self::QueueUnavailable,
+        Self::NotReady,
+    ];
+
+    /// The HTTP status, the code's name on the wire, and the title.
+    const fn row(self) -> (u16, &'static str, &'static str) {
+        match self {
+            Self::InvalidJson => (400, "invalid_json", "The body is not JSON"),
+            Self::TenantNotFound => (404, "tenant_not_found", "There is no such tenant"),
+            Self::NotFound => (404, "not_found", "There is no such path"),
+            Self::MethodNotAllowed => (405, "method_not_allowed", "The path does not take this method"),
+            Self::RequestTimeout => (408, "request_timeout", "The request took too long to arrive"),
+            Self::BodyTooLarge => (413, "body_too_large", "The body is too large"),
+            Self::UnsupportedMediaType => (415, "unsupported_media_type", "The media type is not supported"),
+            Self::InvalidEvent => (422, "invalid_event", "The event is not valid"),
+            Self::UnknownTenant => (422, "unknown_tenant", "The tenant is not known"),
+            Self::Internal => (500, "internal", "Something went wrong here"),
+            Self::QueueUnavailable => (503, "queue_unavailable", "The queue is unavailable"),
+            Self::NotReady => (503, "not_ready", "The answer is not known right now"),
+        }
+    }
+
+    /// The HTTP status.
+    #[must_use]
+    pub const fn status(self) -> u16 {
+        self.row().0
+    }
+
+    /// The code on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        self.row().1
+    }
+
+    /// The title, the same for every occurrence.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        self.row().2
+    }
+
+    /// After how many seconds the same request may be worth another try.
+    #[must_use]
+    pub const fn retry_after_seconds(self) -> Option<u32> {
+        match self {
+            Self::QueueUnavailable | Self::NotReady => Some(1),
+            _ => None,
+        }
+    }
+}
+
+/// A refusal as `application/problem+json`. `detail` is for the person who reads it, and says what
+/// to do; it never holds a cause, an address or SQL.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// The code's page.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The code's title.
+    pub title: &'static str,
+    /// The HTTP status.
+    pub status: u16,
+    /// What happened this time.
+    pub detail: String,
+    /// The stable code.
+    pub code: &'static str,
+    /// What is wrong with which field, where that can be said.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldProblem>,
+}
+
+/// What is wrong with one field.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FieldProblem {
+    /// The field's name.
+    pub field: String,
+    /// What is allowed.
+    pub detail: String,
+}
+
+impl Problem {
+    /// A problem of the kind `code`.
+    #[must_use]
+    pub fn new(code: Code, detail: String) -> Self {
+        let (status, name, title) = code.row();
+        let kind = format!("https://flagmeter.dev/problems/{name}");
+        Self { kind, title, status, detail, code: name, errors: Vec::new() }
+    }
+}

@@ -1,0 +1,159 @@
+//! Events folded to what is written: one row a key, keys in ascending order.
+//!
+//! Both matter to the database. A key twice would make PostgreSQL refuse the upsert, and two workers
+//! that lock rows in different orders would deadlock.
+
+use std::collections::BTreeMap;
+
+use crate::event::{FeatureName, TenantName, UsageEvent};
+use crate::minute::Minute;
+use crate::period::BillingPeriod;
+
+/// Tokens by tenant, feature and minute.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct RollupBatch(BTreeMap<(TenantName, FeatureName, Minute), Sum>);
+
+/// Tokens by tenant and billing period.
+pub type PeriodBatch = BTreeMap<(TenantName, BillingPeriod), PeriodSum>;
+
+/// Tokens by tenant, billing period and feature.
+pub type FeatureBatch = BTreeMap<(TenantName, BillingPeriod, FeatureName), Sum>;
+
+/// Tokens and the events they come from.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Sum {
+    /// Tokens.
+    pub tokens: i64,
+    /// Events.
+    pub events: i64,
+}
+
+/// What a period gained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeriodSum {
+    /// Tokens and events.
+    pub sum: Sum,
+    /// The newest minute among them.
+    pub last_minute: Minute,
+}
+
+/// A sum that does not fit into 63 bits. More than 1,024 events of the largest size there are
+/// needed for it, so it is no honest usage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a sum of tokens does not fit into 63 bits")]
+pub struct SumOverflow;
+
+impl Sum {
+    fn add(&mut self, other: Self) -> Result<(), SumOverflow> {
+        self.tokens = self.tokens.checked_add(other.tokens).ok_or(SumOverflow)?;
+        self.events = self.events.checked_add(other.events).ok_or(SumOverflow)?;
+        Ok(())
+    }
+}
+
+impl RollupBatch {
+    /// Folds `events`.
+    ///
+    /// # Errors
+    ///
+    /// [`SumOverflow`].
+    pub fn of<'a>(events: impl IntoIterator<Item = &'a UsageEvent>) -> Result<Self, SumOverflow> {
+        let mut rows = BTreeMap::<_, Sum>::new();
+        for event in events {
+            let key = (event.tenant.clone(), event.feature.clone(), Minute::of(event.occurred_at));
+            rows.entry(key).or_default().add(Sum { tokens: event.tokens.get(), events: 1 })?;
+        }
+        Ok(Self(rows))
+    }
+
+    /// The rows, in key order.
+    #[must_use]
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = (&(TenantName, FeatureName, Minute), &Sum)> {
+        self.0.iter()
+    }
+
+    /// The rows folded to billing periods. `period_of` says in which period of a tenant a minute
+    /// lies: no zone of today has an offset with seconds, so a minute never lies in two.
+    ///
+    /// # Errors
+    ///
+    /// [`SumOverflow`].
+    pub fn periods(
+        &self,
+        period_of: impl Fn(&TenantName, Minute) -> BillingPeriod,
+    ) -> Result<(PeriodBatch, FeatureBatch), SumOverflow> {
+        let mut periods = PeriodBatch::new();
+        let mut features = FeatureBatch::new();
+        for ((tenant, feature, minute), sum) in &self.0 {
+            let period = period_of(tenant, *minute);
+            let row = periods
+                .entry((tenant.clone(), period))
+                .or_insert(PeriodSum { sum: Sum::default(), last_minute: *minute });
+            row.sum.add(*sum)?;
+            row.last_minute = row.last_minute.max(*minute);
+            features.entry((tenant.clone(), period, feature.clone())).or_default().add(*sum)?;
+        }
+        Ok((periods, features))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::tz::TimeZone;
+
+    use super::*;
+    use crate::event::TokenCount;
+    use crate::period::BillingDay;
+    use crate::quota::MAX_TOKENS;
+
+    fn event(tenant: &str, feature: &str, tokens: i64, at: &str) -> UsageEvent {
+        UsageEvent {
+            tenant: tenant.try_into().unwrap(),
+            feature: feature.try_into().unwrap(),
+            tokens: TokenCount::try_from(tokens).unwrap(),
+            id: None,
+            occurred_at: at.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn events_fold_to_one_row_a_key_and_every_token_is_in_each_fold() {
+        let events = [
+            event("b", "f", 1, "2026-01-31T23:59:59Z"),
+            event("a", "g", 2, "2026-02-01T00:00:00Z"),
+            event("a", "f", 4, "2026-01-31T23:59:00Z"),
+            event("a", "f", 8, "2026-01-31T23:59:59.9Z"),
+        ];
+        let rollups = RollupBatch::of(&events).unwrap();
+        let rows: Vec<_> = rollups
+            .rows()
+            .map(|((t, f, m), s)| (t.as_str(), f.as_str(), m.start().to_string(), s.tokens))
+            .collect();
+        assert_eq!(
+            rows,
+            [
+                ("a", "f", "2026-01-31T23:59:00Z".to_owned(), 12),
+                ("a", "g", "2026-02-01T00:00:00Z".to_owned(), 2),
+                ("b", "f", "2026-01-31T23:59:00Z".to_owned(), 1),
+            ]
+        );
+
+        let first = BillingDay::try_from(1).unwrap();
+        let in_utc =
+            |_: &TenantName, minute: Minute| BillingPeriod::containing(minute.start(), first, &TimeZone::UTC);
+        let (periods, features) = rollups.periods(in_utc).unwrap();
+        assert_eq!(
+            periods.values().map(|row| (row.sum.tokens, row.sum.events)).collect::<Vec<_>>(),
+            [(12, 2), (2, 1), (1, 1)]
+        );
+        assert_eq!(features.values().map(|sum| sum.tokens).sum::<i64>(), 15);
+    }
+
+    #[test]
+    fn a_sum_beyond_63_bits_is_refused_and_does_not_wrap() {
+        let events: Vec<_> =
+            (0..1_025).map(|_| event("a", "f", MAX_TOKENS, "2026-01-01T00:00:00Z")).collect();
+        assert_eq!(RollupBatch::of(&events), Err(SumOverflow));
+        assert!(RollupBatch::of(&events[..1_024]).is_ok());
+    }
+}

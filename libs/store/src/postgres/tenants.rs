@@ -1,0 +1,1 @@
+//! The tenants, as the operator writes them and everybody else reads them.
