@@ -1,5 +1,8 @@
 //! What can go wrong with the stores.
 
+use deadpool_redis::redis::RedisError;
+use flagmeter_core::rollup::SumOverflow;
+
 /// A statement or command that failed. `doing` completes "failed to …".
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -14,11 +17,58 @@ pub enum StoreError {
     /// The migrations could not be applied, or those in the database are not this build's.
     #[error("failed to migrate the database")]
     Migrate(#[source] sqlx::migrate::MigrateError),
+    /// Valkey refused, or did not answer.
+    #[error("failed to {doing}")]
+    Queue {
+        /// What was being done.
+        doing: &'static str,
+        /// Valkey's or the driver's word.
+        source: RedisError,
+    },
+    /// Events of one batch add up to more than a row can hold.
+    #[error("failed to fold a batch")]
+    Overflow(#[from] SumOverflow),
 }
 
 impl StoreError {
     /// For `map_err`: names what was being done.
     pub(crate) fn postgres(doing: &'static str) -> impl Fn(sqlx::Error) -> Self {
         move |source| Self::Postgres { doing, source }
+    }
+
+    /// For `map_err`: names what was being done.
+    pub(crate) fn queue(doing: &'static str) -> impl Fn(RedisError) -> Self {
+        move |source| Self::Queue { doing, source }
+    }
+
+    /// Whether the connection broke, so that the same command may succeed over a new one: the server
+    /// did not refuse it.
+    #[must_use]
+    pub fn is_broken_connection(&self) -> bool {
+        matches!(self, Self::Queue { source, .. } if source.is_io_error() || source.is_unrecoverable_error())
+    }
+
+    /// Whether the reason lies in the data, so that the same data would fail again: SQLSTATE class
+    /// 22 (data exception) or 23 (integrity constraint violation), or a sum that does not fit.
+    /// Everything else may pass, and is tried again.
+    pub(crate) fn is_in_the_data(&self) -> bool {
+        match self {
+            Self::Overflow(_) => true,
+            Self::Postgres { source: sqlx::Error::Database(error), .. } => {
+                let class = error.code().map(|code| code.get(..2).unwrap_or_default().to_owned());
+                matches!(class.as_deref(), Some("22" | "23")) && !self.is_missing_partition()
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a row found no partition: a check violation without a constraint's name.
+    pub(crate) fn is_missing_partition(&self) -> bool {
+        match self {
+            Self::Postgres { source: sqlx::Error::Database(error), .. } => {
+                error.code().as_deref() == Some("23514") && error.constraint().is_none()
+            }
+            _ => false,
+        }
     }
 }

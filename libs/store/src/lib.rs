@@ -2,12 +2,18 @@
 //!
 //! - [`postgres`] has a file for each table, and [`postgres::batch`], the one transaction that counts.
 //! - [`queue`] is the stream of packed entries in Valkey.
+//! - [`sealed`] is how secrets are kept.
 
 mod error;
 pub mod postgres;
+pub mod queue;
+pub mod sealed;
 
 pub use error::StoreError;
 pub use sqlx::PgPool;
 
 /// The migrations of this build, as `flagmeter migrate` applies them.
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
+
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;

@@ -6,7 +6,18 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use crate::{MIGRATOR, PgPool, StoreError};
 
+pub mod audit;
+pub mod batch;
+mod billing;
+pub mod dead_letters;
+pub mod directory;
+mod event_ids;
+mod events;
+mod rollups;
+mod slack_webhooks;
+mod tenant_changes;
 pub mod tenants;
+pub mod usage;
 
 /// How long a caller waits for a connection before the pool says no.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);

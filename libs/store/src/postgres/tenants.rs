@@ -1,1 +1,291 @@
-//! The tenants, as the operator writes them and everybody else reads them.
+//! The tenants' rows, as the operator reads and writes them.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use jiff_sqlx::ToSqlx;
+use serde::Serialize;
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+
+pub use super::slack_webhooks::SlackRow;
+pub use super::tenant_changes::ChangeKind;
+use super::{slack_webhooks, tenant_changes};
+use crate::sealed::Sealer;
+use crate::{PgPool, StoreError};
+
+/// The resource that a row belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Owner {
+    /// Its namespace; its name is the tenant's id.
+    pub namespace: String,
+    /// Its `metadata.uid`, which a resource that is made anew does not share.
+    pub uid: String,
+}
+
+/// What is kept of a tenant's settings: its row, and that of its Slack channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantRow {
+    /// The tenant's id, a DNS label.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+    /// Tokens a billing period.
+    pub monthly_quota: i64,
+    /// The day on which its periods start, 1 to 31.
+    pub billing_day: i16,
+    /// The IANA name of the zone in which they do.
+    pub time_zone: String,
+    /// The resource it belongs to.
+    pub owner: Owner,
+    /// Since when that resource is gone; `None` while it exists.
+    pub detached_at: Option<Timestamp>,
+    /// Where its alerts go.
+    pub slack: Option<SlackRow>,
+}
+
+impl TenantRow {
+    /// As in the trail of changes: everything but the Slack channel's URL.
+    #[must_use]
+    pub fn as_recorded(&self) -> Value {
+        json!({
+            "name": self.name,
+            "monthlyQuota": self.monthly_quota,
+            "billingDay": self.billing_day,
+            "timeZone": self.time_zone,
+            "owner": self.owner,
+            "slack": self.slack,
+        })
+    }
+}
+
+/// A row as it was found, and what was last written to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundTenant {
+    /// The row.
+    pub row: TenantRow,
+    /// [`TenantRow::as_recorded`] of the last line in the trail; `None` if that was a detachment. A row
+    /// that says something else was changed by somebody else.
+    pub recorded: Option<Value>,
+}
+
+/// A change of a tenant's settings.
+#[derive(Debug)]
+pub struct Change<'a> {
+    /// What it is, for the trail.
+    pub kind: ChangeKind,
+    /// The row that was found.
+    pub before: Option<&'a TenantRow>,
+    /// What it is to say.
+    pub after: &'a TenantRow,
+    /// The Slack channel's URL, sealed; `None` leaves the one that is stored.
+    pub sealed_url: Option<&'a [u8]>,
+}
+
+/// The tenant's row, if there is one.
+///
+/// # Errors
+///
+/// [`StoreError::Postgres`]; the same call may be made again.
+pub async fn find(pool: &PgPool, sealer: &Sealer, id: &str) -> Result<Option<FoundTenant>, StoreError> {
+    let found = sqlx::query!(
+        r#"SELECT tenants.id,
+                  tenants.name,
+                  tenants.monthly_quota,
+                  tenants.billing_day,
+                  tenants.time_zone,
+                  tenants.owner_namespace,
+                  tenants.owner_uid,
+                  tenants.detached_at AS "detached_at: jiff_sqlx::Timestamp",
+                  slack.url AS "url?",
+                  slack.enabled AS "enabled?",
+                  (SELECT after
+                   FROM tenant_changes
+                   WHERE tenant = tenants.id
+                   ORDER BY id DESC
+                   LIMIT 1) AS recorded
+           FROM tenants
+           LEFT JOIN slack_webhooks AS slack ON slack.tenant = tenants.id
+           WHERE tenants.id = $1"#,
+        id,
+    )
+    .fetch_optional(pool)
+    .await
+    .map_err(StoreError::postgres("read a tenant's row"))?;
+    Ok(found.map(|found| FoundTenant {
+        row: TenantRow {
+            name: found.name,
+            monthly_quota: found.monthly_quota,
+            billing_day: found.billing_day,
+            time_zone: found.time_zone,
+            owner: Owner { namespace: found.owner_namespace, uid: found.owner_uid },
+            detached_at: found.detached_at.map(jiff_sqlx::Timestamp::to_jiff),
+            slack: found.url.zip(found.enabled).map(|(sealed, enabled)| SlackRow {
+                fingerprint: sealer.open(id, &sealed).map(|url| sealer.fingerprint(id, &url)),
+                enabled,
+            }),
+            id: found.id,
+        },
+        recorded: found.recorded,
+    }))
+}
+
+/// Makes the row say `change.after`, and adds a line to the trail, in one transaction.
+///
+/// Answers whether it was written: not if the row is no longer that of the resource that
+/// `change.before` belonged to, or if there is a row where none was found. Then somebody was faster;
+/// look again.
+///
+/// # Errors
+///
+/// [`StoreError::Postgres`]; nothing was written, or, if only the answer to the commit was lost,
+/// everything was. The same call may be made again.
+pub async fn write(pool: &PgPool, change: &Change<'_>) -> Result<bool, StoreError> {
+    let failed = StoreError::postgres("write a tenant's row");
+    let mut tx = pool.begin().await.map_err(&failed)?;
+    // The tenant's row comes first: its lock is what counting waits for, and what orders writers.
+    let written = match change.before {
+        None => insert(&mut tx, change.after).await?,
+        Some(before) => update(&mut tx, &before.owner, change.after).await?,
+    };
+    if !written {
+        return Ok(false);
+    }
+    let id = &change.after.id;
+    slack_webhooks::write(&mut tx, id, change.after.slack.as_ref(), change.sealed_url).await?;
+    let before = change.before.map(TenantRow::as_recorded);
+    tenant_changes::record(&mut tx, id, change.kind, before, change.after.as_recorded()).await?;
+    tx.commit().await.map_err(&failed)?;
+    Ok(true)
+}
+
+async fn insert(tx: &mut PgConnection, row: &TenantRow) -> Result<bool, StoreError> {
+    sqlx::query!(
+        "INSERT INTO tenants (id, name, monthly_quota, billing_day, time_zone, owner_namespace, owner_uid)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)
+         ON CONFLICT (id) DO NOTHING",
+        row.id,
+        row.name,
+        row.monthly_quota,
+        row.billing_day,
+        row.time_zone,
+        row.owner.namespace,
+        row.owner.uid,
+    )
+    .execute(tx)
+    .await
+    .map(|done| done.rows_affected() == 1)
+    .map_err(StoreError::postgres("add a tenant's row"))
+}
+
+async fn update(tx: &mut PgConnection, former: &Owner, row: &TenantRow) -> Result<bool, StoreError> {
+    sqlx::query!(
+        "UPDATE tenants
+         SET name            = $2,
+             monthly_quota   = $3,
+             billing_day     = $4,
+             time_zone       = $5,
+             owner_namespace = $6,
+             owner_uid       = $7,
+             detached_at     = NULL,
+             updated_at      = now()
+         WHERE id = $1 AND owner_uid = $8",
+        row.id,
+        row.name,
+        row.monthly_quota,
+        row.billing_day,
+        row.time_zone,
+        row.owner.namespace,
+        row.owner.uid,
+        former.uid,
+    )
+    .execute(tx)
+    .await
+    .map(|done| done.rows_affected() == 1)
+    .map_err(StoreError::postgres("change a tenant's row"))
+}
+
+/// Says that the resource `owner_uid` is gone: the tenant takes no events from now on, and its usage
+/// stays. Answers whether the row was that resource's, and still attached.
+///
+/// # Errors
+///
+/// [`StoreError::Postgres`]; the same call may be made again.
+pub async fn detach(pool: &PgPool, id: &str, owner_uid: &str) -> Result<bool, StoreError> {
+    sqlx::query!(
+        "WITH detached AS (
+             UPDATE tenants
+             SET detached_at = now(),
+                 updated_at  = now()
+             WHERE id = $1 AND owner_uid = $2 AND detached_at IS NULL
+             RETURNING id
+         )
+         INSERT INTO tenant_changes (tenant, actor, kind, before)
+         SELECT detached.id, $3, 'detached',
+                (SELECT after FROM tenant_changes WHERE tenant = detached.id ORDER BY id DESC LIMIT 1)
+         FROM detached",
+        id,
+        owner_uid,
+        tenant_changes::OPERATOR,
+    )
+    .execute(pool)
+    .await
+    .map(|done| done.rows_affected() == 1)
+    .map_err(StoreError::postgres("detach a tenant"))
+}
+
+/// A row whose resource exists, as far as is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attached {
+    /// The tenant's id, and the resource's name.
+    pub id: String,
+    /// The resource's `metadata.uid`.
+    pub owner_uid: String,
+}
+
+/// The rows whose resources should exist in `namespace`, in the order of their ids.
+///
+/// # Errors
+///
+/// [`StoreError::Postgres`]; the same call may be made again.
+pub async fn attached(pool: &PgPool, namespace: &str) -> Result<Vec<Attached>, StoreError> {
+    sqlx::query_as!(
+        Attached,
+        "SELECT id, owner_uid
+         FROM tenants
+         WHERE owner_namespace = $1 AND detached_at IS NULL
+         ORDER BY id",
+        namespace,
+    )
+    .fetch_all(pool)
+    .await
+    .map_err(StoreError::postgres("read the tenants' owners"))
+}
+
+/// Tokens used by each tenant in the period of its that starts at the given instant. A tenant without
+/// usage in it is left out.
+///
+/// # Errors
+///
+/// [`StoreError::Postgres`]; the same call may be made again.
+pub async fn usage(
+    pool: &PgPool,
+    periods: &[(String, Timestamp)],
+) -> Result<HashMap<String, i64>, StoreError> {
+    let tenants: Vec<String> = periods.iter().map(|(tenant, _)| tenant.clone()).collect();
+    let starts: Vec<_> = periods.iter().map(|(_, start)| start.to_sqlx()).collect();
+    let rows = sqlx::query!(
+        "SELECT usage_periods.tenant, usage_periods.total_tokens
+         FROM UNNEST($1::text[], $2::timestamptz[]) AS wanted (tenant, period_start)
+         JOIN usage_periods USING (tenant, period_start)",
+        &tenants,
+        &starts as &[jiff_sqlx::Timestamp],
+    )
+    .fetch_all(pool)
+    .await
+    .map_err(StoreError::postgres("read the tenants' usage"))?;
+    Ok(rows.into_iter().map(|row| (row.tenant, row.total_tokens)).collect())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,239 @@
+//! The one transaction that counts.
+//!
+//! ids first (`applied_batches`, `event_ids`), then `events`, `rollups`, `usage_periods` and
+//! `usage_features`, each written in key order, so that two workers never deadlock. What comes a
+//! second time finds its id and changes nothing.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::{Mutex, PoisonError};
+
+use flagmeter_core::event::UsageEvent;
+use flagmeter_core::packed::Batch;
+use flagmeter_core::rollup::RollupBatch;
+use jiff::civil::Date;
+use jiff::{Timestamp, tz::TimeZone};
+use sqlx::{Connection, PgConnection};
+use uuid::Uuid;
+
+use super::{billing, dead_letters, event_ids, events, rollups, usage};
+use crate::{PgPool, StoreError};
+
+/// An entry of the queue, read.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The queue's id for it.
+    pub entry_id: String,
+    /// Its events.
+    pub batch: Batch,
+}
+
+/// What became of the events of some entries.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Applied {
+    /// Counted, each for the first time.
+    pub counted: u64,
+    /// Not counted, because their id had been.
+    pub repeated: u64,
+    /// Kept in `dead_letters` with the reason.
+    pub dead_lettered: u64,
+    /// Entries that had been applied before, with whatever was in them.
+    pub entries_seen_before: u64,
+}
+
+/// An event on its way into the tables.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Row<'a> {
+    pub(super) event: &'a UsageEvent,
+    pub(super) id: Uuid,
+    pub(super) received_at: Timestamp,
+    pub(super) batch_id: Uuid,
+    pub(super) entry_id: &'a str,
+}
+
+/// Counts entries. Remembers which days have a partition.
+pub struct Counter {
+    pool: PgPool,
+    days: Mutex<BTreeSet<Date>>,
+}
+
+/// How to go about events that PostgreSQL refuses.
+#[derive(Clone, Copy)]
+enum Attempt {
+    /// All events at once; any fault fails all.
+    Whole,
+    /// Inside savepoints, halving what fails until the bad events are alone.
+    Isolating,
+}
+
+impl Counter {
+    /// A counter over `pool`.
+    #[must_use]
+    pub fn new(pool: PgPool) -> Self {
+        Self { pool, days: Mutex::default() }
+    }
+
+    /// Makes the partitions of `events` for `day` and the one after it, ahead of time.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Postgres`]; the same call may be made again.
+    pub async fn prepare(&self, day: Date) -> Result<(), StoreError> {
+        self.ensure_days([day, day.tomorrow().unwrap_or(day)].into()).await
+    }
+
+    /// Counts the events of `entries`, each exactly once.
+    ///
+    /// One transaction, whose statements do not grow in number with the batch. The api made each
+    /// `batch_id`, so an entry that comes again (a crash, a claim from a worker that was only slow,
+    /// an `XADD` sent twice) adds nothing. A client's event id counts once, whichever entry brings it.
+    /// An event that PostgreSQL refuses goes to `dead_letters` in the same transaction.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Postgres`]; nothing was counted, or, if only the answer to the commit was lost,
+    /// everything was. Either way the same call may be made again.
+    pub async fn apply(&self, entries: &[Entry]) -> Result<Applied, StoreError> {
+        let days = entries.iter().map(|entry| day_of(entry.batch.received_at)).collect();
+        self.ensure_days(days).await?;
+        match self.attempt(entries, Attempt::Whole).await {
+            Err(error) if error.is_missing_partition() => {
+                // Somebody dropped it. The next call makes it again.
+                self.days.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                Err(error)
+            }
+            Err(error) if error.is_in_the_data() => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "isolating the events that PostgreSQL refuses"
+                );
+                self.attempt(entries, Attempt::Isolating).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn attempt(&self, entries: &[Entry], attempt: Attempt) -> Result<Applied, StoreError> {
+        let failed = StoreError::postgres("count a batch");
+        let mut tx = self.pool.begin().await.map_err(&failed)?;
+        let new = claim(&mut tx, entries).await?;
+        let mut applied =
+            Applied { entries_seen_before: (entries.len() - new.len()) as u64, ..Applied::default() };
+        let rows: Vec<Row<'_>> = new.into_iter().flat_map(rows_of).collect();
+
+        // Until the commit no setting of these tenants changes, and none is deleted.
+        let settings = billing::lock(&mut tx, &rows).await?;
+        let (rows, homeless) = settings.split(rows);
+        dead_letters::add(&mut tx, &homeless, "tenant_deleted").await?;
+        applied.dead_lettered += homeless.len() as u64;
+
+        let (rows, repeated) = event_ids::claim(&mut tx, rows).await?;
+        applied.repeated += repeated;
+
+        let refused = match attempt {
+            Attempt::Whole => count(&mut tx, &settings, &rows).await.map(|()| 0)?,
+            Attempt::Isolating => isolate(&mut tx, &settings, &rows).await?,
+        };
+        applied.dead_lettered += refused;
+        applied.counted = rows.len() as u64 - refused;
+        tx.commit().await.map_err(&failed)?;
+        Ok(applied)
+    }
+
+    async fn ensure_days(&self, days: BTreeSet<Date>) -> Result<(), StoreError> {
+        let known = self.days.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for day in days.difference(&known) {
+            events::ensure_partition(&self.pool, *day).await?;
+            self.days.lock().unwrap_or_else(PoisonError::into_inner).insert(*day);
+        }
+        Ok(())
+    }
+}
+
+/// The UTC day that `instant` lies in: partitions follow it.
+fn day_of(instant: Timestamp) -> Date {
+    TimeZone::UTC.to_datetime(instant).date()
+}
+
+fn rows_of(entry: &Entry) -> impl Iterator<Item = Row<'_>> {
+    let row = |(index, event)| Row {
+        event,
+        id: entry.batch.event_id(index),
+        received_at: entry.batch.received_at,
+        batch_id: entry.batch.batch_id,
+        entry_id: &entry.entry_id,
+    };
+    entry.batch.events.iter().enumerate().map(row)
+}
+
+/// The entries that were never applied, each once.
+///
+/// The claim comes first. An insert waits for another transaction that holds the same key, so a
+/// second delivery waits for the first to end, and claims nothing if that one committed.
+async fn claim<'a>(tx: &mut PgConnection, entries: &'a [Entry]) -> Result<Vec<&'a Entry>, StoreError> {
+    let batch_ids: Vec<Uuid> = entries.iter().map(|entry| entry.batch.batch_id).collect();
+    let mut claimed: HashSet<Uuid> = sqlx::query_scalar!(
+        "INSERT INTO applied_batches (batch_id)
+         SELECT DISTINCT batch_id
+         FROM UNNEST($1::uuid[]) AS entry (batch_id)
+         ORDER BY batch_id
+         ON CONFLICT DO NOTHING
+         RETURNING batch_id",
+        &batch_ids,
+    )
+    .fetch_all(tx)
+    .await
+    .map_err(StoreError::postgres("claim batches"))?
+    .into_iter()
+    .collect();
+    // `remove` is true once an id: both copies of an XADD sent twice may be in one read.
+    Ok(entries.iter().filter(|entry| claimed.remove(&entry.batch.batch_id)).collect())
+}
+
+/// Writes `rows` to every table they count in.
+async fn count(
+    tx: &mut PgConnection,
+    settings: &billing::Settings,
+    rows: &[Row<'_>],
+) -> Result<(), StoreError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let batch = RollupBatch::of(rows.iter().map(|row| row.event))?;
+    let (periods, features) = batch.periods(|tenant, minute| settings.period(tenant, minute.start()))?;
+    events::copy(tx, rows).await?;
+    rollups::add(tx, &batch).await?;
+    usage::add_periods(tx, &periods).await?;
+    usage::add_features(tx, &features).await
+}
+
+/// Counts what can be counted, and puts the rest into `dead_letters`; answers how many that were.
+async fn isolate(
+    tx: &mut PgConnection,
+    settings: &billing::Settings,
+    rows: &[Row<'_>],
+) -> Result<u64, StoreError> {
+    let failed = StoreError::postgres("isolate a bad event");
+    let mut refused = 0;
+    let mut parts = vec![rows];
+    while let Some(part) = parts.pop() {
+        let mut savepoint = tx.begin().await.map_err(&failed)?;
+        match count(&mut savepoint, settings, part).await {
+            Ok(()) => savepoint.commit().await.map_err(&failed)?,
+            Err(error) if error.is_in_the_data() => {
+                savepoint.rollback().await.map_err(&failed)?;
+                if let [_] = part {
+                    dead_letters::add(tx, part, "refused_by_database").await?;
+                    refused += 1;
+                } else {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(refused)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,165 @@
+//! Counting, on a real PostgreSQL.
+
+use std::sync::Arc;
+
+use flagmeter_core::quota::MAX_TOKENS;
+
+use super::*;
+use crate::postgres::audit::{Book, books};
+use crate::testing::{add_tenant, entry, event, with_id};
+
+/// The tenant's book, which must balance.
+async fn book(pool: &PgPool, tenant: &str) -> Book {
+    let book = books(pool).await.unwrap().into_iter().find(|book| book.tenant == tenant).unwrap();
+    assert!(book.balances(), "{book:?}");
+    book
+}
+
+async fn reasons(pool: &PgPool) -> Vec<(String, String)> {
+    let rows = sqlx::query!(
+        "SELECT reason, COALESCE(event ->> 'tokens', '') AS \"tokens!\" FROM dead_letters ORDER BY id"
+    );
+    rows.fetch_all(pool).await.unwrap().into_iter().map(|row| (row.reason, row.tokens)).collect()
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_entry_delivered_twice_counts_once(pool: PgPool) {
+    add_tenant(&pool, "acme").await;
+    let counter = Counter::new(pool.clone());
+    let delivered = entry(1, [event("acme", 100)]);
+    // Both copies in one read, and a third later.
+    let applied = counter.apply(&[delivered.clone(), delivered.clone()]).await.unwrap();
+    assert_eq!(applied, Applied { counted: 1, entries_seen_before: 1, ..Applied::default() });
+    let applied = counter.apply(&[delivered]).await.unwrap();
+    assert_eq!(applied, Applied { entries_seen_before: 1, ..Applied::default() });
+    assert_eq!(book(&pool, "acme").await.event_tokens, 100);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_client_that_sends_an_id_again_counts_once_and_another_tenant_may_use_it_too(pool: PgPool) {
+    add_tenant(&pool, "acme").await;
+    add_tenant(&pool, "globex").await;
+    let counter = Counter::new(pool.clone());
+    let first = entry(1, [with_id(event("acme", 100), "order-7"), event("acme", 1)]);
+    let again = entry(2, [with_id(event("acme", 100), "order-7"), with_id(event("globex", 7), "order-7")]);
+    let applied = counter.apply(&[first, again]).await.unwrap();
+    assert_eq!(applied, Applied { counted: 3, repeated: 1, ..Applied::default() });
+    let later = entry(3, [with_id(event("acme", 100), "order-7")]);
+    assert_eq!(counter.apply(&[later]).await.unwrap().repeated, 1);
+    assert_eq!(book(&pool, "acme").await.event_tokens, 101);
+    assert_eq!(book(&pool, "globex").await.event_tokens, 7);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_event_that_postgresql_refuses_is_isolated_and_the_others_count(pool: PgPool) {
+    add_tenant(&pool, "acme").await;
+    let counter = Counter::new(pool.clone());
+    // One short of 2^63 in steps of the largest event: a few more of them cannot be added.
+    let full: Vec<_> = (0..1_023).map(|_| event("acme", MAX_TOKENS)).collect();
+    let mut filling = entry(1, []);
+    filling.batch.events = full;
+    counter.apply(&[filling]).await.unwrap();
+
+    let mixed =
+        entry(2, [event("acme", 5), event("acme", MAX_TOKENS), event("acme", MAX_TOKENS), event("acme", 6)]);
+    let applied = counter.apply(std::slice::from_ref(&mixed)).await.unwrap();
+    assert_eq!(applied, Applied { counted: 3, dead_lettered: 1, ..Applied::default() });
+    assert_eq!(reasons(&pool).await, [("refused_by_database".to_owned(), MAX_TOKENS.to_string())]);
+    assert_eq!(book(&pool, "acme").await.events, 1_026);
+    assert_eq!(counter.apply(&[mixed]).await.unwrap().entries_seen_before, 1);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_event_of_a_tenant_that_is_gone_is_kept_with_the_reason(pool: PgPool) {
+    add_tenant(&pool, "acme").await;
+    let counter = Counter::new(pool.clone());
+    let mixed = entry(1, [event("gone", 9), event("acme", 1)]);
+    let applied = counter.apply(&[mixed]).await.unwrap();
+    assert_eq!(applied, Applied { counted: 1, dead_lettered: 1, ..Applied::default() });
+    assert_eq!(reasons(&pool).await, [("tenant_deleted".to_owned(), "9".to_owned())]);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn minutes_and_periods_follow_the_events_time_and_the_tenants_calendar(pool: PgPool) {
+    add_tenant(&pool, "acme").await;
+    sqlx::query("UPDATE tenants SET billing_day = 31, time_zone = 'America/New_York'")
+        .execute(&pool)
+        .await
+        .unwrap();
+    let counter = Counter::new(pool.clone());
+    let at = |tokens, at: &str| UsageEvent { occurred_at: at.parse().unwrap(), ..event("acme", tokens) };
+    // The 31st of May starts at 04:00 UTC in New York; June has no 31st, so the next is the 30th.
+    let late = entry(
+        1,
+        [at(1, "2026-05-31T03:59:59Z"), at(2, "2026-05-31T04:00:00Z"), at(4, "2026-06-15T12:00:59Z")],
+    );
+    counter.apply(&[late]).await.unwrap();
+    let periods = sqlx::query!(
+        r#"SELECT period_start::text AS "start!", period_end::text AS "end!", total_tokens, events, last_minute::text AS "last!"
+           FROM usage_periods ORDER BY period_start"#
+    );
+    let periods: Vec<_> = periods
+        .fetch_all(&pool)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|row| (row.start, row.end, row.total_tokens, row.events, row.last))
+        .collect();
+    let row = |start: &str, end: &str, tokens, events, last: &str| {
+        (start.to_owned(), end.to_owned(), tokens, events, last.to_owned())
+    };
+    assert_eq!(
+        periods,
+        [
+            row("2026-04-30 04:00:00+00", "2026-05-31 04:00:00+00", 1, 1, "2026-05-31 03:59:00+00"),
+            row("2026-05-31 04:00:00+00", "2026-06-30 04:00:00+00", 6, 2, "2026-06-15 12:00:00+00"),
+        ]
+    );
+    book(&pool, "acme").await;
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn four_workers_with_the_same_entries_at_once_count_each_once(pool: PgPool) {
+    for tenant in ["a", "b", "c"] {
+        add_tenant(&pool, tenant).await;
+    }
+    let entries: Vec<Entry> = (1..=40_u128)
+        .map(|number| {
+            let id = format!("id-{}", number % 25);
+            entry(number, [event("c", 1), with_id(event("a", 10), &id), event("b", 100)])
+        })
+        .collect();
+    let counter = Arc::new(Counter::new(pool.clone()));
+    let workers = (0..4).map(|worker| {
+        let (counter, mut entries) = (Arc::clone(&counter), entries.clone());
+        // Each begins elsewhere, so that they meet with different rows in hand.
+        entries.rotate_left(worker * 10);
+        tokio::spawn(async move {
+            let mut counted = 0;
+            for part in entries.chunks(5) {
+                counted += counter.apply(part).await.unwrap().counted;
+            }
+            counted
+        })
+    });
+    let mut counted = 0;
+    for worker in workers.collect::<Vec<_>>() {
+        counted += worker.await.unwrap();
+    }
+    assert_eq!(counted, 40 + 25 + 40);
+    assert_eq!(book(&pool, "a").await.event_tokens, 250);
+    assert_eq!(book(&pool, "b").await.event_tokens, 4_000);
+    assert_eq!(book(&pool, "c").await.event_tokens, 40);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_partition_that_somebody_dropped_is_made_again_and_nothing_is_dead_lettered(pool: PgPool) {
+    add_tenant(&pool, "acme").await;
+    let counter = Counter::new(pool.clone());
+    counter.apply(&[entry(1, [event("acme", 1)])]).await.unwrap();
+    sqlx::query("DROP TABLE events_20260615").execute(&pool).await.unwrap();
+    let second = [entry(2, [event("acme", 2)])];
+    assert!(counter.apply(&second).await.is_err());
+    assert_eq!(counter.apply(&second).await.unwrap(), Applied { counted: 1, ..Applied::default() });
+    assert_eq!(reasons(&pool).await, []);
+}

@@ -1,0 +1,38 @@
+//! Tokens by tenant, feature and minute.
+
+use flagmeter_core::rollup::RollupBatch;
+use jiff_sqlx::ToSqlx;
+use sqlx::PgConnection;
+
+use crate::StoreError;
+
+/// Adds `batch` to the per-minute totals. After an error the caller's transaction can only be rolled back.
+pub(super) async fn add(tx: &mut PgConnection, batch: &RollupBatch) -> Result<(), StoreError> {
+    let rows = batch.rows();
+    let (mut tenants, mut features) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
+    let (mut minutes, mut tokens) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
+    for ((tenant, feature, minute), sum) in rows {
+        tenants.push(tenant.to_string());
+        features.push(feature.to_string());
+        minutes.push(minute.start().to_sqlx());
+        tokens.push(sum.tokens);
+    }
+    sqlx::query!(
+        "INSERT INTO rollups (tenant, feature, minute, total_tokens)
+         SELECT tenant, feature, minute, tokens
+         FROM UNNEST($1::text[], $2::text[], $3::timestamptz[], $4::bigint[])
+              AS batch (tenant, feature, minute, tokens)
+         ORDER BY tenant, feature, minute
+         ON CONFLICT (tenant, feature, minute) DO UPDATE
+         SET total_tokens = rollups.total_tokens + EXCLUDED.total_tokens,
+             updated_at   = now()",
+        &tenants,
+        &features,
+        &minutes as &[jiff_sqlx::Timestamp],
+        &tokens,
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+    .map_err(StoreError::postgres("add rollups"))
+}

@@ -1,0 +1,162 @@
+//! Tokens by billing period, and by feature within it: written with the count, so that a reader
+//! never sums.
+
+use flagmeter_core::rollup::{FeatureBatch, PeriodBatch};
+use jiff::Timestamp;
+use jiff_sqlx::ToSqlx;
+use sqlx::PgConnection;
+
+use crate::{PgPool, StoreError};
+
+/// A tenant's total in a period.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeriodRow {
+    /// The tenant.
+    pub tenant: String,
+    /// The period's first instant.
+    pub period_start: Timestamp,
+    /// Tokens.
+    pub total_tokens: i64,
+    /// The start of the newest minute with usage.
+    pub last_minute: Timestamp,
+}
+
+/// A feature's share of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeatureRow {
+    /// The tenant.
+    pub tenant: String,
+    /// The period's first instant.
+    pub period_start: Timestamp,
+    /// The feature.
+    pub feature: String,
+    /// Tokens.
+    pub total_tokens: i64,
+}
+
+/// Rows of both, seen at one instant: the features add up to the total.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UsageRows {
+    /// Totals.
+    pub periods: Vec<PeriodRow>,
+    /// Shares.
+    pub features: Vec<FeatureRow>,
+}
+
+/// Adds to the periods' totals.
+pub(super) async fn add_periods(tx: &mut PgConnection, batch: &PeriodBatch) -> Result<(), StoreError> {
+    let tenants: Vec<String> = batch.keys().map(|(tenant, _)| tenant.to_string()).collect();
+    let starts: Vec<_> = batch.keys().map(|(_, period)| period.start.to_sqlx()).collect();
+    let ends: Vec<_> = batch.keys().map(|(_, period)| period.end.to_sqlx()).collect();
+    let tokens: Vec<i64> = batch.values().map(|row| row.sum.tokens).collect();
+    let events: Vec<i64> = batch.values().map(|row| row.sum.events).collect();
+    let minutes: Vec<_> = batch.values().map(|row| row.last_minute.start().to_sqlx()).collect();
+    sqlx::query!(
+        // A reader asks for what changed since it last looked, so the time is that of the write and
+        // not of the transaction's start.
+        "INSERT INTO usage_periods (tenant, period_start, period_end, total_tokens, events, last_minute, updated_at)
+         SELECT tenant, period_start, period_end, tokens, events, minute, clock_timestamp()
+         FROM UNNEST($1::text[], $2::timestamptz[], $3::timestamptz[], $4::bigint[], $5::bigint[], $6::timestamptz[])
+              AS batch (tenant, period_start, period_end, tokens, events, minute)
+         ORDER BY tenant, period_start
+         ON CONFLICT (tenant, period_start) DO UPDATE
+         SET total_tokens = usage_periods.total_tokens + EXCLUDED.total_tokens,
+             events       = usage_periods.events + EXCLUDED.events,
+             last_minute  = GREATEST(usage_periods.last_minute, EXCLUDED.last_minute),
+             updated_at   = clock_timestamp()",
+        &tenants,
+        &starts as &[jiff_sqlx::Timestamp],
+        &ends as &[jiff_sqlx::Timestamp],
+        &tokens,
+        &events,
+        &minutes as &[jiff_sqlx::Timestamp],
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+    .map_err(StoreError::postgres("add to usage_periods"))
+}
+
+/// Adds to the features' shares.
+pub(super) async fn add_features(tx: &mut PgConnection, batch: &FeatureBatch) -> Result<(), StoreError> {
+    let tenants: Vec<String> = batch.keys().map(|(tenant, _, _)| tenant.to_string()).collect();
+    let starts: Vec<_> = batch.keys().map(|(_, period, _)| period.start.to_sqlx()).collect();
+    let features: Vec<String> = batch.keys().map(|(_, _, feature)| feature.to_string()).collect();
+    let tokens: Vec<i64> = batch.values().map(|sum| sum.tokens).collect();
+    sqlx::query!(
+        "INSERT INTO usage_features (tenant, period_start, feature, total_tokens, updated_at)
+         SELECT tenant, period_start, feature, tokens, clock_timestamp()
+         FROM UNNEST($1::text[], $2::timestamptz[], $3::text[], $4::bigint[])
+              AS batch (tenant, period_start, feature, tokens)
+         ORDER BY tenant, period_start, feature
+         ON CONFLICT (tenant, period_start, feature) DO UPDATE
+         SET total_tokens = usage_features.total_tokens + EXCLUDED.total_tokens,
+             updated_at   = clock_timestamp()",
+        &tenants,
+        &starts as &[jiff_sqlx::Timestamp],
+        &features,
+        &tokens,
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+    .map_err(StoreError::postgres("add to usage_features"))
+}
+
+/// The rows of periods that end after `now`, written since `since`, or all of them.
+///
+/// # Errors
+///
+/// [`StoreError::Postgres`]; the same call may be made again.
+pub async fn changed(
+    pool: &PgPool,
+    now: Timestamp,
+    since: Option<Timestamp>,
+) -> Result<UsageRows, StoreError> {
+    let failed = StoreError::postgres("read the usage");
+    // One picture of both tables.
+    let mut tx = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(&failed)?;
+    let since = since.unwrap_or(Timestamp::UNIX_EPOCH).to_sqlx();
+    let now = now.to_sqlx();
+    let periods = sqlx::query!(
+        r#"SELECT tenant,
+                  period_start AS "period_start: jiff_sqlx::Timestamp",
+                  total_tokens,
+                  last_minute AS "last_minute: jiff_sqlx::Timestamp"
+           FROM usage_periods
+           WHERE period_end > $1::timestamptz AND updated_at > $2::timestamptz"#,
+        now as jiff_sqlx::Timestamp,
+        since as jiff_sqlx::Timestamp,
+    )
+    .map(|row| PeriodRow {
+        tenant: row.tenant,
+        period_start: row.period_start.to_jiff(),
+        total_tokens: row.total_tokens,
+        last_minute: row.last_minute.to_jiff(),
+    })
+    .fetch_all(&mut *tx)
+    .await
+    .map_err(&failed)?;
+    let features = sqlx::query!(
+        r#"SELECT features.tenant,
+                  features.period_start AS "period_start: jiff_sqlx::Timestamp",
+                  features.feature,
+                  features.total_tokens
+           FROM usage_features AS features
+           JOIN usage_periods USING (tenant, period_start)
+           WHERE usage_periods.period_end > $1::timestamptz AND features.updated_at > $2::timestamptz"#,
+        now as jiff_sqlx::Timestamp,
+        since as jiff_sqlx::Timestamp,
+    )
+    .map(|row| FeatureRow {
+        tenant: row.tenant,
+        period_start: row.period_start.to_jiff(),
+        feature: row.feature,
+        total_tokens: row.total_tokens,
+    })
+    .fetch_all(&mut *tx)
+    .await
+    .map_err(&failed)?;
+    tx.commit().await.map_err(&failed)?;
+    Ok(UsageRows { periods, features })
+}

@@ -1,0 +1,74 @@
+//! The queue, on a real Valkey.
+#![expect(clippy::unwrap_used, reason = "a test ends at the first thing that is not as it should be")]
+
+use std::time::{Duration, Instant};
+
+use flagmeter_store::queue::{Durability, EventQueue, RawEntry};
+use flagmeter_store::testing;
+
+const SOON: Duration = Duration::from_millis(50);
+
+fn payloads(entries: &[RawEntry]) -> Vec<&[u8]> {
+    entries.iter().map(|entry| entry.payload.as_deref().unwrap()).collect()
+}
+
+async fn confirm(queue: &EventQueue, entries: &[RawEntry]) {
+    let ids: Vec<&str> = entries.iter().map(|entry| entry.entry_id.as_str()).collect();
+    queue.confirm(&ids).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_entry_stays_until_it_is_confirmed() {
+    let queue = testing::queue().unwrap();
+    queue.push(b"one").await.unwrap();
+    // The group is made after the first entry, and starts before it.
+    let read = queue.read("a", 10, SOON).await.unwrap();
+    assert_eq!(read, []);
+    let read = queue.read("a", 10, SOON).await.unwrap();
+    assert_eq!(payloads(&read), [b"one"]);
+    assert_eq!(queue.depth().await.unwrap(), 1);
+    assert_eq!(queue.pending("a", 10).await.unwrap(), read);
+    confirm(&queue, &read).await;
+    assert_eq!(queue.depth().await.unwrap(), 0);
+    assert_eq!(queue.pending("a", 10).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn entries_of_a_worker_that_died_go_to_another() {
+    let queue = testing::queue().unwrap();
+    queue.create_group().await.unwrap();
+    queue.push(b"one").await.unwrap();
+    queue.push(b"two").await.unwrap();
+    assert_eq!(queue.read("dead", 10, SOON).await.unwrap().len(), 2);
+    assert_eq!(queue.claim("heir", Duration::from_mins(1), 10).await.unwrap(), []);
+    let claimed = queue.claim("heir", Duration::ZERO, 10).await.unwrap();
+    assert_eq!(payloads(&claimed), [b"one", b"two"]);
+    confirm(&queue, &claimed).await;
+    queue.leave("dead").await.unwrap();
+    queue.leave("heir").await.unwrap();
+    assert_eq!(queue.depth().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_worker_that_leaves_with_entries_in_hand_is_not_forgotten() {
+    let queue = testing::queue().unwrap();
+    queue.create_group().await.unwrap();
+    queue.push(b"one").await.unwrap();
+    let read = queue.read("a", 10, SOON).await.unwrap();
+    queue.leave("a").await.unwrap();
+    assert_eq!(queue.pending("a", 10).await.unwrap(), read);
+}
+
+#[tokio::test]
+async fn the_test_server_syncs_before_it_answers() {
+    assert_eq!(testing::queue().unwrap().durability().await.unwrap(), Durability::Fsync);
+}
+
+#[tokio::test]
+async fn a_queue_that_is_down_is_an_error_within_the_time_limit_and_does_not_name_its_password() {
+    let queue = EventQueue::new("redis://:hunter2@127.0.0.1:1").unwrap();
+    let start = Instant::now();
+    let error = queue.push(b"one").await.unwrap_err();
+    assert!(start.elapsed() < Duration::from_secs(3));
+    assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+}

@@ -1,0 +1,240 @@
+//! Read, apply, confirm: the way of an entry out of the queue.
+//!
+//! An entry is confirmed only after PostgreSQL has committed it. Whatever goes wrong before that,
+//! the entry comes again, to this worker or to another, and counts once.
+
+use std::time::{Duration, Instant};
+
+use flagmeter_core::packed::{Batch, Unreadable};
+use flagmeter_runtime::admin::Readiness;
+use flagmeter_runtime::clock::Clock;
+use flagmeter_store::postgres::batch::{Counter, Entry};
+use flagmeter_store::postgres::{self, dead_letters};
+use flagmeter_store::queue::{EventQueue, RawEntry};
+use flagmeter_store::{PgPool, StoreError};
+use jiff::tz::TimeZone;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::{Metrics, Step};
+
+/// The readiness condition that PostgreSQL answers and has this build's schema.
+pub const DATABASE: &str = "database";
+
+/// The readiness condition that Valkey answers.
+pub const QUEUE: &str = "queue";
+
+/// Entries in one transaction at most. An entry holds at most 1,000 events (the api's flush), so a
+/// batch is at most 64,000 events, some 10 MiB.
+const BATCH_ENTRIES: usize = 64;
+
+/// How long one read waits for an entry. A worker that is told to stop does so after this at the latest.
+const READ_WAIT: Duration = Duration::from_millis(500);
+
+/// After how long an entry that another worker has in hand counts as left behind. A batch takes
+/// milliseconds; if its worker was only slow, both count it, once.
+const LEFT_BEHIND: Duration = Duration::from_secs(15);
+
+/// How often a worker looks for entries left behind, and at the queue's length.
+const ROUND: Duration = Duration::from_secs(5);
+
+/// How often it makes partitions ahead of time. They reach to the end of tomorrow.
+const PREPARE_EVERY: Duration = Duration::from_hours(1);
+
+/// The first wait after a failure; each further one is twice as long.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+
+/// The longest.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// A worker's loop and what it needs.
+pub struct Drain {
+    /// For reads that wait.
+    pub reader: EventQueue,
+    /// For everything else.
+    pub queue: EventQueue,
+    /// Counts.
+    pub counter: Counter,
+    /// For what is not counted.
+    pub pool: PgPool,
+    /// This worker's name in the consumer group.
+    pub consumer: String,
+    /// Says which day it is.
+    pub clock: Clock,
+    /// What it counts about itself.
+    pub metrics: Metrics,
+    /// Whether PostgreSQL and Valkey answer.
+    pub readiness: Readiness,
+}
+
+/// Waits that grow: 0.1 s, 0.2 s, … 5 s.
+struct Patience(Duration);
+
+impl Patience {
+    fn new() -> Self {
+        Self(FIRST_WAIT)
+    }
+
+    /// Waits, unless it is time to stop; answers whether to go on.
+    async fn wait(&mut self, shutdown: &CancellationToken) -> bool {
+        let wait = std::mem::replace(&mut self.0, (self.0 * 2).min(LONGEST_WAIT));
+        tokio::select! {
+            () = tokio::time::sleep(wait) => true,
+            () = shutdown.cancelled() => false,
+        }
+    }
+}
+
+impl Drain {
+    /// Drains the queue until `shutdown`. What is in hand then is finished, if PostgreSQL answers.
+    pub async fn run(&self, shutdown: &CancellationToken) {
+        self.wait_for_schema(shutdown).await;
+        tokio::join!(self.read_on(shutdown), self.look_around(shutdown));
+        if let Err(error) = self.queue.leave(&self.consumer).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "stays in the consumer group");
+        }
+        tracing::info!("drained");
+    }
+
+    /// Another part migrates; nothing can be counted before.
+    async fn wait_for_schema(&self, shutdown: &CancellationToken) {
+        let mut patience = Patience::new();
+        loop {
+            match postgres::is_migrated(&self.pool).await {
+                Ok(true) => return self.readiness.met(DATABASE),
+                Ok(false) => self.readiness.unmet(DATABASE, "its schema is older than this build"),
+                Err(error) => {
+                    tracing::info!(error = &error as &dyn std::error::Error, "waiting for the schema");
+                    self.readiness.unmet(DATABASE, "it does not answer, or was never migrated");
+                }
+            }
+            if !patience.wait(shutdown).await {
+                return;
+            }
+        }
+    }
+
+    /// The main loop.
+    async fn read_on(&self, shutdown: &CancellationToken) {
+        let mut patience = Patience::new();
+        // What this worker had in hand before it was restarted comes first, and again after a
+        // confirmation was lost.
+        let mut look_back = true;
+        while !shutdown.is_cancelled() {
+            let read = if look_back {
+                self.reader.pending(&self.consumer, BATCH_ENTRIES).await
+            } else {
+                // Never cut off: entries on their way would be this worker's, unseen.
+                self.reader.read(&self.consumer, BATCH_ENTRIES, READ_WAIT).await
+            };
+            match read {
+                Ok(entries) => {
+                    self.readiness.met(QUEUE);
+                    patience = Patience::new();
+                    let none = entries.is_empty();
+                    let confirmed = self.process(entries, shutdown).await;
+                    look_back = !confirmed || (look_back && !none);
+                }
+                Err(error) => {
+                    self.failed(Step::Read, &error);
+                    self.readiness.unmet(QUEUE, "it does not answer");
+                    look_back = true;
+                    patience.wait(shutdown).await;
+                }
+            }
+        }
+    }
+
+    /// What happens beside the main loop: entries left behind by others, partitions for tomorrow,
+    /// the queue's length.
+    async fn look_around(&self, shutdown: &CancellationToken) {
+        let mut round = tokio::time::interval(ROUND);
+        let mut prepare = tokio::time::interval(PREPARE_EVERY);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                _ = prepare.tick() => {
+                    let today = TimeZone::UTC.to_datetime(self.clock.now()).date();
+                    if let Err(error) = self.counter.prepare(today).await {
+                        self.failed(Step::Prepare, &error);
+                    }
+                }
+                _ = round.tick() => {
+                    match self.queue.claim(&self.consumer, LEFT_BEHIND, BATCH_ENTRIES).await {
+                        Ok(entries) => {
+                            if !entries.is_empty() {
+                                tracing::info!(entries = entries.len(), "took over what another worker left behind");
+                            }
+                            self.process(entries, shutdown).await;
+                        }
+                        Err(error) => self.failed(Step::Claim, &error),
+                    }
+                    if let Ok(entries) = self.queue.depth().await {
+                        self.metrics.queue_entries(entries);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Counts `entries` and removes them from the queue. Tries again until PostgreSQL has them or it
+    /// is time to stop; answers whether they are out of the queue.
+    async fn process(&self, entries: Vec<RawEntry>, shutdown: &CancellationToken) -> bool {
+        let entry_ids: Vec<String> = entries.iter().map(|entry| entry.entry_id.clone()).collect();
+        let (readable, unreadable) = read(entries);
+        let events = readable.iter().map(|entry| entry.batch.events.len()).sum();
+        let start = Instant::now();
+        let mut patience = Patience::new();
+        while let Err(error) = self.apply(&readable, &unreadable, events, start).await {
+            self.failed(Step::Apply, &error);
+            self.readiness.unmet(DATABASE, "it does not take what is counted");
+            if !patience.wait(shutdown).await {
+                return false;
+            }
+        }
+        if !entry_ids.is_empty() {
+            self.readiness.met(DATABASE);
+        }
+        let entry_ids: Vec<&str> = entry_ids.iter().map(String::as_str).collect();
+        let confirmed = self.queue.confirm(&entry_ids).await;
+        confirmed.inspect_err(|error| self.failed(Step::Confirm, error)).is_ok()
+    }
+
+    async fn apply(
+        &self,
+        readable: &[Entry],
+        unreadable: &[(String, Vec<u8>, Unreadable)],
+        events: usize,
+        start: Instant,
+    ) -> Result<(), StoreError> {
+        for (entry_id, payload, reason) in unreadable {
+            dead_letters::add_unreadable(&self.pool, entry_id, payload, *reason).await?;
+            tracing::error!(entry_id, %reason, "kept an entry in dead_letters");
+            self.metrics.unreadable();
+        }
+        if !readable.is_empty() {
+            let applied = self.counter.apply(readable).await?;
+            self.metrics.applied(applied, events, start.elapsed().as_secs_f64());
+        }
+        Ok(())
+    }
+
+    fn failed(&self, step: Step, error: &StoreError) {
+        tracing::warn!(error = error as &dyn std::error::Error, ?step, "failed, and is tried again");
+        self.metrics.failed(step);
+    }
+}
+
+/// The entries that can be read, and the others with their bytes and the reason.
+fn read(entries: Vec<RawEntry>) -> (Vec<Entry>, Vec<(String, Vec<u8>, Unreadable)>) {
+    let (mut readable, mut unreadable) = (Vec::new(), Vec::new());
+    for RawEntry { entry_id, payload } in entries {
+        match payload {
+            Ok(bytes) => match Batch::decode(&bytes) {
+                Ok(batch) => readable.push(Entry { entry_id, batch }),
+                Err(reason) => unreadable.push((entry_id, bytes, reason)),
+            },
+            Err(bytes) => unreadable.push((entry_id, bytes, Unreadable::Malformed)),
+        }
+    }
+    (readable, unreadable)
+}

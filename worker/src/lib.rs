@@ -1,0 +1,67 @@
+//! The worker: takes entries from the queue, counts them in PostgreSQL, and only then removes them.
+//!
+//! - [`drain`] is that loop.
+//! - [`config`] and [`metrics`] are what its name says.
+
+pub mod config;
+pub mod drain;
+pub mod metrics;
+
+use flagmeter_runtime::admin::{self, Readiness};
+use flagmeter_runtime::clock::Clock;
+use flagmeter_store::StoreError;
+use flagmeter_store::postgres::{self, batch::Counter};
+use flagmeter_store::queue::EventQueue;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::drain::{DATABASE, Drain, QUEUE};
+use crate::metrics::Metrics;
+
+/// Connections to PostgreSQL: one that counts, one for what happens beside it.
+const CONNECTIONS: u32 = 2;
+
+/// Why the worker could not start, or stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A URL is none.
+    #[error("failed to set up the stores")]
+    Store(#[from] StoreError),
+    /// Two metrics have one name.
+    #[error("failed to register the metrics")]
+    Metrics(#[source] prometheus::Error),
+    /// The admin port cannot be opened.
+    #[error("failed to serve the admin port")]
+    Admin(#[source] std::io::Error),
+}
+
+/// Runs the worker until `shutdown`, then finishes what it has in hand.
+///
+/// # Errors
+///
+/// [`Error`]; whatever was in hand comes again to this or another worker.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
+    let registry = admin::registry();
+    let metrics = Metrics::register(&registry).map_err(Error::Metrics)?;
+    let readiness = Readiness::of(&[DATABASE, QUEUE]);
+    let pool = postgres::pool(config.database_url.expose(), "flagmeter-worker", CONNECTIONS)?;
+    let drain = Drain {
+        reader: EventQueue::new(config.valkey_url.expose())?,
+        queue: EventQueue::new(config.valkey_url.expose())?,
+        counter: Counter::new(pool.clone()),
+        pool,
+        consumer: config.consumer,
+        clock: Clock::system(),
+        metrics,
+        readiness: readiness.clone(),
+    };
+    // The admin port stays open until the drain has ended: its probes keep the pod alive.
+    let closed = CancellationToken::new();
+    let admin = admin::serve(config.admin_listen, registry, readiness, closed.clone());
+    let drained = async {
+        drain.run(&shutdown).await;
+        closed.cancel();
+        Ok(())
+    };
+    tokio::try_join!(async { admin.await.map_err(Error::Admin) }, drained).map(|_| ())
+}
