@@ -1,2 +1,42 @@
-//! .
-fn main() {}
+//! `flagmeter`: the command for people who run FlagMeter.
+
+mod audit;
+mod migrate;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use flagmeter_runtime::env::{Env, Secret};
+use flagmeter_store::{PgPool, postgres};
+
+/// For people who run FlagMeter. The database is the one that the environment's `DATABASE_URL` names.
+#[derive(Parser)]
+#[command(version, propagate_version = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Migrate(migrate::Arguments),
+    Audit(audit::Arguments),
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<ExitCode> {
+    flagmeter_runtime::install_tls_provider();
+    match Arguments::parse().command {
+        Command::Migrate(arguments) => {
+            migrate::run(arguments, &database()?).await.map(|()| ExitCode::SUCCESS)
+        }
+        Command::Audit(arguments) => audit::run(arguments, &database()?).await,
+    }
+}
+
+fn database() -> anyhow::Result<PgPool> {
+    let mut env = Env::process();
+    let url: Option<Secret<String>> = env.required("DATABASE_URL");
+    let url = env.finish(|| url)?;
+    Ok(postgres::pool(url.expose(), "flagmeter", 1)?)
+}

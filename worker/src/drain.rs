@@ -76,7 +76,8 @@ impl Patience {
 
     /// Waits, unless it is time to stop; answers whether to go on.
     async fn wait(&mut self, shutdown: &CancellationToken) -> bool {
-        let wait = std::mem::replace(&mut self.0, (self.0 * 2).min(LONGEST_WAIT));
+        let wait = self.0;
+        self.0 = (wait * 2).min(LONGEST_WAIT);
         tokio::select! {
             () = tokio::time::sleep(wait) => true,
             () = shutdown.cancelled() => false,
@@ -202,7 +203,7 @@ impl Drain {
     async fn apply(
         &self,
         readable: &[Entry],
-        unreadable: &[(String, Vec<u8>, Unreadable)],
+        unreadable: &[Illegible],
         events: usize,
         start: Instant,
     ) -> Result<(), StoreError> {
@@ -224,8 +225,11 @@ impl Drain {
     }
 }
 
-/// The entries that can be read, and the others with their bytes and the reason.
-fn read(entries: Vec<RawEntry>) -> (Vec<Entry>, Vec<(String, Vec<u8>, Unreadable)>) {
+/// An entry that cannot be read: its id, its bytes, and why.
+type Illegible = (String, Vec<u8>, Unreadable);
+
+/// The entries that can be read, and the others.
+fn read(entries: Vec<RawEntry>) -> (Vec<Entry>, Vec<Illegible>) {
     let (mut readable, mut unreadable) = (Vec::new(), Vec::new());
     for RawEntry { entry_id, payload } in entries {
         match payload {

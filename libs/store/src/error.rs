@@ -48,6 +48,22 @@ impl StoreError {
         matches!(self, Self::Queue { source, .. } if source.is_io_error() || source.is_unrecoverable_error())
     }
 
+    /// Whether PostgreSQL did not answer, or not yet: a connection that failed, or SQLSTATE class 57P
+    /// (starting up, shutting down).
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        let (Self::Postgres { source, .. } | Self::Migrate(sqlx::migrate::MigrateError::Execute(source))) =
+            self
+        else {
+            return false;
+        };
+        match source {
+            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Tls(_) => true,
+            sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P")),
+            _ => false,
+        }
+    }
+
     /// Whether the reason lies in the data, so that the same data would fail again: SQLSTATE class
     /// 22 (data exception) or 23 (integrity constraint violation), or a sum that does not fit.
     /// Everything else may pass, and is tried again.

@@ -45,9 +45,5 @@ pub(super) async fn write(
             slack.enabled,
         ),
     };
-    query
-        .execute(tx)
-        .await
-        .map(drop)
-        .map_err(StoreError::postgres("write a tenant's Slack webhook"))
+    query.execute(tx).await.map(drop).map_err(StoreError::postgres("write a tenant's Slack webhook"))
 }

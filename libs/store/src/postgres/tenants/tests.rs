@@ -59,8 +59,7 @@ async fn a_change_is_one_transaction_with_its_line_in_the_trail(pool: PgPool) {
     create(&pool, &acme()).await;
     let before = acme();
     let after = TenantRow { monthly_quota: 2_000, slack: None, ..acme() };
-    let change =
-        Change { kind: ChangeKind::Changed, before: Some(&before), after: &after, sealed_url: None };
+    let change = Change { kind: ChangeKind::Changed, before: Some(&before), after: &after, sealed_url: None };
     assert!(write(&pool, &change).await.unwrap());
     assert_eq!(found(&pool).await.row, after);
     assert_eq!(kinds(&pool).await, ["created", "changed"]);
@@ -80,8 +79,7 @@ async fn a_slack_row_can_be_switched_off_without_its_url(pool: PgPool) {
     let before = acme();
     let mut after = acme();
     after.slack.as_mut().unwrap().enabled = false;
-    let change =
-        Change { kind: ChangeKind::Changed, before: Some(&before), after: &after, sealed_url: None };
+    let change = Change { kind: ChangeKind::Changed, before: Some(&before), after: &after, sealed_url: None };
     assert!(write(&pool, &change).await.unwrap());
     assert_eq!(found(&pool).await.row, after);
 }
@@ -117,12 +115,8 @@ async fn a_row_is_detached_once_and_only_for_its_own_resource(pool: PgPool) {
     // A resource made anew takes the row over.
     let mut after = acme();
     after.owner.uid = "uid-2".into();
-    let change = Change {
-        kind: ChangeKind::Adopted,
-        before: Some(&detached.row),
-        after: &after,
-        sealed_url: None,
-    };
+    let change =
+        Change { kind: ChangeKind::Adopted, before: Some(&detached.row), after: &after, sealed_url: None };
     assert!(write(&pool, &change).await.unwrap());
     assert_eq!(found(&pool).await.row, after);
     assert_eq!(kinds(&pool).await, ["created", "detached", "adopted"]);

@@ -1,0 +1,52 @@
+//! The api's settings.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use flagmeter_runtime::env::{Env, Faults, Secret};
+use flagmeter_runtime::telemetry::LogSettings;
+
+/// What the environment says. README.md has a row for each variable.
+#[derive(Debug)]
+pub struct Config {
+    /// `FLAGMETER_LISTEN`.
+    pub listen: SocketAddr,
+    /// `FLAGMETER_ADMIN_LISTEN`.
+    pub admin_listen: SocketAddr,
+    /// `DATABASE_URL`.
+    pub database_url: Secret<String>,
+    /// `VALKEY_URL`.
+    pub valkey_url: Secret<String>,
+    /// `FLAGMETER_DRAIN_SECONDS`: how long it goes on serving after it was told to stop, so that
+    /// whoever sends it requests has time to hear of it.
+    pub drain: Duration,
+    /// `FLAGMETER_LOG`, `FLAGMETER_LOG_FORMAT`.
+    pub log: LogSettings,
+}
+
+impl Config {
+    /// Reads the environment.
+    ///
+    /// # Errors
+    ///
+    /// [`Faults`]: everything that is missing or wrong.
+    pub fn read() -> Result<Self, Faults> {
+        let mut env = Env::process();
+        let listen = env.with_default("FLAGMETER_LISTEN", "0.0.0.0:3000");
+        let admin_listen = env.with_default("FLAGMETER_ADMIN_LISTEN", "0.0.0.0:9090");
+        let database_url = env.required("DATABASE_URL");
+        let valkey_url = env.required("VALKEY_URL");
+        let drain: Option<u16> = env.with_default("FLAGMETER_DRAIN_SECONDS", "5");
+        let log = LogSettings::read(&mut env);
+        env.finish(|| {
+            Some(Self {
+                listen: listen?,
+                admin_listen: admin_listen?,
+                database_url: database_url?,
+                valkey_url: valkey_url?,
+                drain: Duration::from_secs(drain?.into()),
+                log: log?,
+            })
+        })
+    }
+}

@@ -1,0 +1,118 @@
+//! A request that failed, as `application/problem+json` (RFC 9457).
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::response::{IntoResponse, Response};
+use flagmeter_core::event::Refusal;
+use flagmeter_core::problem::{Code, FieldProblem, Problem};
+
+use crate::batcher::NotQueued;
+use crate::directory::NotKnownYet;
+
+/// Why a request was refused. A variant's text is the `detail` that the caller reads, and says what
+/// to do; a cause is only logged, where it happened.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// 400 or 422: the body is no event.
+    #[error("{0}")]
+    NotAnEvent(Refusal),
+    /// 422: there is no such tenant to take events for.
+    #[error("there is no tenant `{0}`; create its Tenant resource, or correct the name")]
+    UnknownTenant(String),
+    /// 404: there is no such tenant to read of.
+    #[error("there is no tenant of this name; `kubectl get tenants.flagmeter.dev` lists them")]
+    TenantNotFound,
+    /// 404: there is no such path.
+    #[error("there is nothing at this path; events go to POST /events, usage is at GET /usage/{{tenant}}")]
+    NotFound,
+    /// 405: there is, but not for this method.
+    #[error("this path does not take this method; the Allow header lists those it takes")]
+    MethodNotAllowed,
+    /// 413: more than the limit.
+    #[error("the body may have at most {0} bytes; send fewer events at once")]
+    BodyTooLarge(usize),
+    /// 408: the body did not arrive.
+    #[error("the request did not arrive whole within {0} seconds; send it again")]
+    RequestTimeout(u64),
+    /// 415: not JSON by its media type.
+    #[error("send the event as `Content-Type: application/json`")]
+    UnsupportedMediaType,
+    /// 503: the queue.
+    #[error(
+        "the event may not have been counted; send it again after a second, with the same id if it has one"
+    )]
+    QueueUnavailable(#[source] NotQueued),
+    /// 503: what is asked for was never read.
+    #[error("this server has only just started and does not know the tenants yet; ask again after a second")]
+    NotReady,
+    /// 500: a fault of ours.
+    #[error("the fault is ours and was logged; the same request may work later")]
+    Internal,
+}
+
+impl ApiError {
+    /// What a caller's program may rely on.
+    fn code(&self) -> Code {
+        match self {
+            Self::NotAnEvent(Refusal::NotJson(_)) => Code::InvalidJson,
+            Self::NotAnEvent(Refusal::Invalid(_)) => Code::InvalidEvent,
+            Self::UnknownTenant(_) => Code::UnknownTenant,
+            Self::TenantNotFound => Code::TenantNotFound,
+            Self::NotFound => Code::NotFound,
+            Self::MethodNotAllowed => Code::MethodNotAllowed,
+            Self::BodyTooLarge(_) => Code::BodyTooLarge,
+            Self::RequestTimeout(_) => Code::RequestTimeout,
+            Self::UnsupportedMediaType => Code::UnsupportedMediaType,
+            Self::QueueUnavailable(_) => Code::QueueUnavailable,
+            Self::NotReady => Code::NotReady,
+            Self::Internal => Code::Internal,
+        }
+    }
+
+    fn fields(&self) -> Vec<FieldProblem> {
+        match self {
+            Self::NotAnEvent(Refusal::Invalid(faults)) => faults
+                .iter()
+                .filter(|fault| !fault.field.is_empty())
+                .map(|fault| FieldProblem { field: fault.field.clone(), detail: fault.detail.clone() })
+                .collect(),
+            Self::UnknownTenant(_) => {
+                vec![FieldProblem {
+                    field: "tenant".to_owned(),
+                    detail: "must be a tenant that exists".to_owned(),
+                }]
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+impl From<NotKnownYet> for ApiError {
+    fn from(NotKnownYet: NotKnownYet) -> Self {
+        Self::NotReady
+    }
+}
+
+/// The code of a refused request, left with the response for the metrics.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Refused(pub(crate) Code);
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let code = self.code();
+        let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let problem = Problem { errors: self.fields(), ..Problem::new(code, self.to_string()) };
+        let mut response =
+            (status, [(CONTENT_TYPE, "application/problem+json")], Json(problem)).into_response();
+        // `Json` sets its own type, and the first one stands.
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, axum::http::HeaderValue::from_static("application/problem+json"));
+        if let Some(seconds) = code.retry_after_seconds() {
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        response.extensions_mut().insert(Refused(code));
+        response
+    }
+}

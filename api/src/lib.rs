@@ -1,0 +1,198 @@
+//! The api: takes events in, answers usage, shows the dashboard.
+//!
+//! - [`router`] is the HTTP API; its handlers are in `routes`, a module for each group.
+//! - [`batcher`] takes events to the queue; PostgreSQL is not on the path of a POST.
+//! - [`directory`] and [`usage`] are what the api knows of PostgreSQL, kept true in the background.
+//! - [`error`] has the one shape of every refusal.
+
+pub mod batcher;
+pub mod config;
+pub mod directory;
+pub mod error;
+pub mod metrics;
+mod page;
+mod routes;
+pub mod state;
+pub mod usage;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::HeaderValue;
+use axum::http::header::{CONNECTION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::serve::ListenerExt;
+use flagmeter_runtime::admin::{self, Readiness};
+use flagmeter_runtime::clock::Clock;
+use flagmeter_store::queue::{Durability, EventQueue};
+use flagmeter_store::{StoreError, postgres};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::batcher::Batcher;
+use crate::config::Config;
+use crate::directory::Directory;
+use crate::error::{ApiError, Refused};
+use crate::metrics::Metrics;
+use crate::state::AppState;
+use crate::usage::Usage;
+
+/// How long a request may take to arrive and be answered. A flush that goes wrong is given up
+/// well before.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Connections to PostgreSQL: one listens, the others read.
+const CONNECTIONS: u32 = 3;
+
+/// The readiness condition that Valkey answers.
+const QUEUE: &str = "queue";
+/// The readiness condition that the tenants are known.
+const TENANTS: &str = "tenants";
+/// The readiness condition that the usage is known.
+const USAGE: &str = "usage";
+/// The readiness condition that nobody told the api to stop.
+const SERVING: &str = "serving";
+
+/// Why the api could not start, or stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A URL is none.
+    #[error("failed to set up the stores")]
+    Store(#[from] StoreError),
+    /// Two metrics have one name.
+    #[error("failed to register the metrics")]
+    Metrics(#[source] prometheus::Error),
+    /// The admin port cannot be opened.
+    #[error("failed to serve the admin port")]
+    Admin(#[source] std::io::Error),
+    /// The API's port cannot be opened.
+    #[error("failed to serve the API")]
+    Serve(#[source] std::io::Error),
+}
+
+/// The HTTP API.
+pub fn router(state: AppState) -> Router {
+    let plain = Router::new()
+        .merge(routes::events::router())
+        .merge(routes::usage::router())
+        .merge(routes::dashboard::router())
+        .layer(middleware::from_fn(time_limit));
+    plain
+        // A stream has no end, and so no time limit.
+        .merge(routes::live::router())
+        .fallback(async || ApiError::NotFound)
+        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+        .layer(middleware::from_fn_with_state(state.clone(), around))
+        .with_state(state)
+}
+
+/// Ends a request that takes too long.
+async fn time_limit(request: Request, next: Next) -> Response {
+    let answer = tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await;
+    answer.unwrap_or_else(|_| ApiError::RequestTimeout(REQUEST_TIMEOUT.as_secs()).into_response())
+}
+
+/// What happens around every request: its time is taken, refusals are counted, and while the api is
+/// stopping each answer closes its connection, so that the next request goes elsewhere.
+async fn around(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let start = Instant::now();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let mut response = next.run(request).await;
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    state.metrics.answered(route, response.status().as_str(), start.elapsed());
+    if let Some(Refused(code)) = response.extensions().get() {
+        state.metrics.refused(*code);
+    }
+    let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    if state.draining.is_cancelled() {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// Runs the api until `shutdown`, then goes on serving for the drain time, then answers what is
+/// under way.
+///
+/// # Errors
+///
+/// [`Error`]; every event answered 202 is in the queue all the same.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
+    let registry = admin::registry();
+    let metrics = Metrics::register(&registry).map_err(Error::Metrics)?;
+    let readiness = Readiness::of(&[QUEUE, TENANTS, USAGE, SERVING]);
+    let clock = Clock::system();
+    let pool = postgres::pool(config.database_url.expose(), "flagmeter-api", CONNECTIONS)?;
+    let queue = Arc::new(EventQueue::new(config.valkey_url.expose())?);
+    let (batcher, flushed) = Batcher::start(Arc::clone(&queue), clock, metrics.clone());
+    let (directory, usage) = (Directory::default(), Usage::default());
+    let state = AppState {
+        batcher: batcher.clone(),
+        directory: directory.clone(),
+        usage: usage.clone(),
+        clock,
+        metrics: metrics.clone(),
+        draining: shutdown.clone(),
+    };
+
+    let listener = TcpListener::bind(config.listen).await.map_err(Error::Serve)?;
+    tracing::info!(address = %config.listen, "API open");
+    readiness.met(SERVING);
+
+    // Keeps what the api knows true, until the last request was answered.
+    let asked = |outcome: &Result<Durability, StoreError>| report_durability(&readiness, outcome);
+    let knowledge = async {
+        tokio::join!(
+            batcher.watch_durability(&queue, asked),
+            directory.follow(&pool, &metrics, || readiness.met(TENANTS)),
+            usage.follow(&pool, clock, &metrics, || readiness.met(USAGE)),
+        );
+    };
+    let stopping = readiness.clone();
+    let drained = async move {
+        shutdown.cancelled().await;
+        stopping.unmet(SERVING, "it was told to stop");
+        tokio::time::sleep(config.drain).await;
+    };
+    let listener = listener.tap_io(|connection| {
+        // An answer is one small packet; waiting to fill it would only delay it.
+        let _ = connection.set_nodelay(true);
+    });
+    let closed = CancellationToken::new();
+    let admin = admin::serve(config.admin_listen, registry, readiness.clone(), closed.clone());
+    let served = async {
+        let served = axum::serve(listener, router(state)).with_graceful_shutdown(drained).await;
+        closed.cancel();
+        served.map_err(Error::Serve)
+    };
+    tokio::select! {
+        () = knowledge => {}
+        outcome = async { tokio::try_join!(async { admin.await.map_err(Error::Admin) }, served) } => { outcome?; }
+    }
+    drop(batcher);
+    // What waits is flushed; its senders have hung up, but it counts.
+    let _ = flushed.await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn report_durability(readiness: &Readiness, outcome: &Result<Durability, StoreError>) {
+    match outcome {
+        Ok(Durability::Fsync) => readiness.met(QUEUE),
+        Ok(weaker) => {
+            tracing::warn!(
+                durability = weaker.as_str(),
+                "a 202 does not mean that the event is on disk: set appendfsync always"
+            );
+            readiness.met(QUEUE);
+        }
+        Err(error) => {
+            tracing::warn!(error = error as &dyn std::error::Error, "the queue does not answer");
+            readiness.unmet(QUEUE, "it does not answer");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! What the api counts about itself.
+
+use std::time::Duration;
+
+use flagmeter_core::problem::Code;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    register_histogram_vec_with_registry, register_histogram_with_registry,
+    register_int_counter_vec_with_registry, register_int_counter_with_registry,
+    register_int_gauge_with_registry,
+};
+
+/// The api's metrics.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    accepted: IntCounter,
+    refused: IntCounterVec,
+    waiting: IntGauge,
+    flush_events: Histogram,
+    flush_seconds: Histogram,
+    request_seconds: HistogramVec,
+    tenants: IntGauge,
+    live_streams: IntGauge,
+    snapshot_failures: IntCounter,
+}
+
+/// Seconds: from the fast path's fraction of a millisecond to the time limit.
+const SECONDS: [f64; 12] = [0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0];
+
+impl Metrics {
+    /// Registers everything, at zero.
+    ///
+    /// # Errors
+    ///
+    /// If two metrics have one name.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counter =
+            |name: &str, help: &str| register_int_counter_with_registry!(Opts::new(name, help), registry);
+        let gauge =
+            |name: &str, help: &str| register_int_gauge_with_registry!(Opts::new(name, help), registry);
+        let histogram =
+            |name: &str, help: &str, buckets: &[f64]| HistogramOpts::new(name, help).buckets(buckets.into());
+        let events = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0];
+        let metrics = Self {
+            accepted: counter(
+                "flagmeter_api_events_accepted_total",
+                "Events answered 202: they are in the queue.",
+            )?,
+            refused: register_int_counter_vec_with_registry!(
+                Opts::new(
+                    "flagmeter_api_requests_refused_total",
+                    "Requests answered with a problem, by its code."
+                ),
+                &["code"],
+                registry
+            )?,
+            waiting: gauge("flagmeter_api_events_waiting", "Events that wait for the flush in flight.")?,
+            flush_events: register_histogram_with_registry!(
+                histogram("flagmeter_api_flush_events", "Events in one flush to the queue.", &events),
+                registry
+            )?,
+            flush_seconds: register_histogram_with_registry!(
+                histogram(
+                    "flagmeter_api_flush_seconds",
+                    "Time of one flush to the queue, tries included.",
+                    &SECONDS
+                ),
+                registry
+            )?,
+            request_seconds: register_histogram_vec_with_registry!(
+                histogram(
+                    "flagmeter_api_request_seconds",
+                    "Time to answer a request, by route and status.",
+                    &SECONDS
+                ),
+                &["route", "status"],
+                registry
+            )?,
+            tenants: gauge("flagmeter_api_tenants", "Tenants that events are taken for.")?,
+            live_streams: gauge("flagmeter_api_live_streams", "Pages that are kept live.")?,
+            snapshot_failures: counter(
+                "flagmeter_api_snapshot_failures_total",
+                "Times that tenants or usage could not be read from PostgreSQL.",
+            )?,
+        };
+        for code in Code::ALL {
+            metrics.refused.with_label_values(&[code.as_str()]);
+        }
+        Ok(metrics)
+    }
+
+    pub(crate) fn accepted(&self) {
+        self.accepted.inc();
+    }
+
+    pub(crate) fn refused(&self, code: Code) {
+        self.refused.with_label_values(&[code.as_str()]).inc();
+    }
+
+    pub(crate) fn waiting(&self, events: usize) {
+        self.waiting.set(i64::try_from(events).unwrap_or(i64::MAX));
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a flush has at most 1,000 events")]
+    pub(crate) fn flushed(&self, events: usize) {
+        self.flush_events.observe(events as f64);
+    }
+
+    pub(crate) fn flush_seconds(&self, seconds: f64) {
+        self.flush_seconds.observe(seconds);
+    }
+
+    pub(crate) fn answered(&self, route: &str, status: &str, time: Duration) {
+        self.request_seconds.with_label_values(&[route, status]).observe(time.as_secs_f64());
+    }
+
+    pub(crate) fn tenants(&self, tenants: usize) {
+        self.tenants.set(i64::try_from(tenants).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn live_streams(&self) -> &IntGauge {
+        &self.live_streams
+    }
+
+    pub(crate) fn snapshot_failed(&self) {
+        self.snapshot_failures.inc();
+    }
+}

@@ -1,0 +1,6 @@
+//! The routes, a module for each group.
+
+pub(crate) mod dashboard;
+pub(crate) mod events;
+pub(crate) mod live;
+pub(crate) mod usage;

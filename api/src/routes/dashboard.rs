@@ -1,0 +1,125 @@
+//! `/`: the tenants and what they used, and the two files the page is made of.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::routing::get;
+use flagmeter_core::quota;
+use flagmeter_runtime::clock::Clock;
+use flagmeter_store::postgres::directory::Tenant;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::directory::Directory;
+use crate::error::ApiError;
+use crate::page::Page;
+use crate::state::AppState;
+use crate::usage::{Snapshot, Usage};
+
+pub(crate) fn router() -> Router<AppState> {
+    let file = |media_type, text| ([(CONTENT_TYPE, media_type), (CACHE_CONTROL, "max-age=300")], text);
+    Router::new()
+        .route("/", get(dashboard))
+        .route(
+            "/static/style.css",
+            get(async move || file("text/css", include_str!("../../static/style.css"))),
+        )
+        .route(
+            "/static/live.js",
+            get(async move || file("text/javascript", include_str!("../../static/live.js"))),
+        )
+}
+
+/// A tenant's row, as text: the template and the page's script only put it in its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Row {
+    /// The tenant's id.
+    pub(crate) tenant: String,
+    name: String,
+    used: String,
+    quota: String,
+    percent: i64,
+    /// `low`, `high` from 80 percent, `over` from 100: a colour, with the number beside it.
+    level: &'static str,
+    /// The day on which the next period starts, in the tenant's zone.
+    resets: String,
+}
+
+impl Row {
+    fn of(tenant: &Tenant, snapshot: &Snapshot, now: Timestamp) -> Self {
+        let current = snapshot.current(tenant, now);
+        let percent = quota::percent(current.usage.total_tokens, tenant.monthly_quota);
+        Self {
+            tenant: tenant.id.to_string(),
+            name: tenant.name.clone(),
+            used: grouped(current.usage.total_tokens),
+            quota: grouped(tenant.monthly_quota),
+            percent,
+            level: match percent {
+                ..80 => "low",
+                80..100 => "high",
+                _ => "over",
+            },
+            resets: tenant.time_zone.to_datetime(current.period.end).date().to_string(),
+        }
+    }
+
+    /// The rows of all tenants, in the order of their ids.
+    pub(crate) fn all(tenants: &[Arc<Tenant>], snapshot: &Snapshot, now: Timestamp) -> Vec<Self> {
+        tenants.iter().map(|tenant| Self::of(tenant, snapshot, now)).collect()
+    }
+}
+
+/// A number with its thousands apart: 1,234,567.
+fn grouped(number: i64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) && !text.ends_with('-') {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[derive(Template)]
+#[template(path = "dashboard.html")]
+struct Dashboard {
+    rows: Vec<Row>,
+    as_of: String,
+}
+
+/// The page, complete without JavaScript; with it, the numbers stay live.
+async fn dashboard(
+    State(directory): State<Directory>,
+    State(usage): State<Usage>,
+    State(clock): State<Clock>,
+) -> Result<Page<Dashboard>, ApiError> {
+    let snapshot = usage.newest().ok_or(ApiError::NotReady)?;
+    let rows = Row::all(&directory.all(), &snapshot, clock.now());
+    Ok(Page(Dashboard { rows, as_of: snapshot.as_of.strftime("%Y-%m-%d %H:%M:%S UTC").to_string() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::grouped;
+
+    #[test]
+    fn thousands_are_apart() {
+        let cases = [
+            (0, "0"),
+            (999, "999"),
+            (1_000, "1,000"),
+            (1_234_567, "1,234,567"),
+            (-1_000, "-1,000"),
+            (-100, "-100"),
+        ];
+        for (number, text) in cases {
+            assert_eq!(grouped(number), text);
+        }
+    }
+}

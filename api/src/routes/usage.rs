@@ -1,0 +1,78 @@
+//! `GET /usage/:tenant`: what a tenant used in the open billing period.
+
+use axum::extract::{Path, State};
+use axum::http::header::CACHE_CONTROL;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use flagmeter_core::quota;
+use flagmeter_runtime::clock::Clock;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::directory::Directory;
+use crate::error::ApiError;
+use crate::state::AppState;
+use crate::usage::Usage;
+
+pub(crate) fn router() -> Router<AppState> {
+    Router::new().route("/usage/{tenant}", get(usage))
+}
+
+/// The answer. Instants are RFC 3339 in UTC.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    tenant: String,
+    /// The start of the newest minute with usage in the period, or null before the first.
+    minute: Option<Timestamp>,
+    total_tokens: i64,
+    /// Rounded down; may pass 100.
+    quota_percent: i64,
+    monthly_quota: i64,
+    /// Never below 0.
+    remaining_tokens: i64,
+    period_start: Timestamp,
+    /// The first instant of the next period.
+    period_end: Timestamp,
+    /// When this was true.
+    as_of: Timestamp,
+    /// In the order of their names; they add up to the total.
+    features: Vec<Feature>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Feature {
+    feature: String,
+    total_tokens: i64,
+}
+
+/// A lookup in the newest snapshot.
+async fn usage(
+    State(directory): State<Directory>,
+    State(usage): State<Usage>,
+    State(clock): State<Clock>,
+    Path(tenant): Path<String>,
+) -> Result<impl IntoResponse, ApiError> {
+    let tenant = directory.find(&tenant)?.ok_or(ApiError::TenantNotFound)?;
+    let snapshot = usage.newest().ok_or(ApiError::NotReady)?;
+    let current = snapshot.current(&tenant, clock.now());
+    let used = current.usage.total_tokens;
+    let features = current.usage.features.iter();
+    let answer = Answer {
+        tenant: tenant.id.to_string(),
+        minute: current.usage.last_minute,
+        total_tokens: used,
+        quota_percent: quota::percent(used, tenant.monthly_quota),
+        monthly_quota: tenant.monthly_quota,
+        remaining_tokens: quota::remaining(used, tenant.monthly_quota),
+        period_start: current.period.start,
+        period_end: current.period.end,
+        as_of: snapshot.as_of,
+        features: features
+            .map(|(name, tokens)| Feature { feature: name.clone(), total_tokens: *tokens })
+            .collect(),
+    };
+    Ok(([(CACHE_CONTROL, "no-store")], Json(answer)))
+}

@@ -1,0 +1,148 @@
+//! The usage as this api knows it: a snapshot of the open periods, some 200 ms old, so that a
+//! `GET /usage` is a lookup in memory.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use flagmeter_runtime::clock::Clock;
+use flagmeter_store::postgres::directory::Tenant;
+use flagmeter_store::postgres::usage::{self, UsageRows};
+use flagmeter_store::{PgPool, StoreError};
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::watch;
+
+use flagmeter_core::period::BillingPeriod;
+
+use crate::metrics::Metrics;
+
+/// How often what changed is read.
+const READ_CHANGES: Duration = Duration::from_millis(200);
+
+/// After how many such readings everything is read: what ended is forgotten, what was missed is found.
+const READ_ALL_AFTER: u32 = 300;
+
+/// How far before the last reading a change is looked for. A row carries the time of its write and is
+/// seen after its commit; a transaction that takes longer is found with the next full reading.
+const OVERLAP: SignedDuration = SignedDuration::from_secs(10);
+
+/// What a tenant used in a period.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PeriodUsage {
+    /// Tokens.
+    pub total_tokens: i64,
+    /// The start of the newest minute with usage.
+    pub last_minute: Option<Timestamp>,
+    /// Tokens by feature.
+    pub features: BTreeMap<String, i64>,
+}
+
+/// The usage at one instant.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// When it was read.
+    pub as_of: Timestamp,
+    periods: HashMap<String, BTreeMap<Timestamp, Arc<PeriodUsage>>>,
+}
+
+/// A tenant's usage in the period that is open now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Current {
+    /// The period.
+    pub period: BillingPeriod,
+    /// What was used in it so far.
+    pub usage: Arc<PeriodUsage>,
+}
+
+impl Snapshot {
+    fn empty(as_of: Timestamp) -> Self {
+        Self { as_of, periods: HashMap::new() }
+    }
+
+    /// The usage of `tenant` in the period that `now` lies in.
+    #[must_use]
+    pub fn current(&self, tenant: &Tenant, now: Timestamp) -> Current {
+        let period = BillingPeriod::containing(now, tenant.billing_day, &tenant.time_zone);
+        let usage = self.periods.get(tenant.id.as_str()).and_then(|periods| periods.get(&period.start));
+        Current { period, usage: usage.cloned().unwrap_or_default() }
+    }
+
+    /// This one with `rows` in place of what they replace.
+    fn with(&self, rows: UsageRows, as_of: Timestamp) -> Self {
+        let mut periods = self.periods.clone();
+        for row in rows.periods {
+            let usage = periods.entry(row.tenant).or_default().entry(row.period_start).or_default();
+            let usage = Arc::make_mut(usage);
+            usage.total_tokens = row.total_tokens;
+            usage.last_minute = Some(row.last_minute);
+        }
+        for row in rows.features {
+            let usage = periods.entry(row.tenant).or_default().entry(row.period_start).or_default();
+            Arc::make_mut(usage).features.insert(row.feature, row.total_tokens);
+        }
+        Self { as_of, periods }
+    }
+}
+
+/// The newest snapshot, and word of each new one.
+#[derive(Clone)]
+pub struct Usage {
+    newest: Arc<ArcSwapOption<Snapshot>>,
+    changed: watch::Sender<()>,
+}
+
+impl Default for Usage {
+    fn default() -> Self {
+        Self { newest: Arc::default(), changed: watch::Sender::new(()) }
+    }
+}
+
+impl Usage {
+    /// The newest snapshot, or `None` before the first. If PostgreSQL goes away, the last one stays,
+    /// and says how old it is.
+    #[must_use]
+    pub fn newest(&self) -> Option<Arc<Snapshot>> {
+        self.newest.load_full()
+    }
+
+    /// Hears of every snapshot that differs from the one before.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Keeps itself true for as long as it is polled. Calls `known` after each reading.
+    pub async fn follow(&self, pool: &PgPool, clock: Clock, metrics: &Metrics, known: impl Fn()) {
+        let mut rounds = tokio::time::interval(READ_CHANGES);
+        rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        for round in 0_u32.. {
+            rounds.tick().await;
+            match self.read(pool, clock, round % READ_ALL_AFTER == 0).await {
+                Ok(()) => known(),
+                Err(error) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "going on with the usage known so far"
+                    );
+                    metrics.snapshot_failed();
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+
+    async fn read(&self, pool: &PgPool, clock: Clock, all: bool) -> Result<(), StoreError> {
+        let now = clock.now();
+        let before = self.newest().filter(|_| !all);
+        let since = before.as_ref().map(|snapshot| snapshot.as_of - OVERLAP);
+        let rows = usage::changed(pool, now, since).await?;
+        let some = !rows.periods.is_empty();
+        let before = before.unwrap_or_else(|| Arc::new(Snapshot::empty(now)));
+        self.newest.store(Some(Arc::new(before.with(rows, now))));
+        if some {
+            self.changed.send_replace(());
+        }
+        Ok(())
+    }
+}

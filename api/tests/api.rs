@@ -1,0 +1,218 @@
+//! The whole HTTP API over a real PostgreSQL and a real Valkey.
+#![expect(clippy::unwrap_used, reason = "a test ends at the first thing that is not as it should be")]
+
+mod server;
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use flagmeter_core::packed::Batch;
+use flagmeter_store::postgres::batch::{Counter, Entry};
+use flagmeter_store::queue::EventQueue;
+use flagmeter_store::{PgPool, testing};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use server::{NOW, Server, until};
+
+const EVENT: &str = r#"{"tenant":"acme","feature":"gpt-4","tokens":1500}"#;
+
+/// The events that wait in the queue, in order.
+async fn queued(server: &Server) -> Vec<Batch> {
+    server.queue.create_group().await.unwrap();
+    let entries = server.queue.read("test", 100, Duration::from_millis(50)).await.unwrap();
+    entries.into_iter().map(|entry| Batch::decode(&entry.payload.unwrap()).unwrap()).collect()
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn an_event_answered_202_is_in_the_queue_under_the_id_of_the_answer(pool: PgPool) {
+    let server = Server::start(pool, &["acme"]).await;
+    let answer = server.post(EVENT).await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.body);
+    assert_eq!(answer.json["status"], "accepted");
+    assert_eq!(answer.json["durability"], "fsync");
+
+    let own = r#"{"tenant":"acme","feature":"gpt-4","tokens":1,"id":"01934f6e-7d1a-7000-8000-0123456789ab"}"#;
+    assert_eq!(server.post(own).await.json["id"], "01934f6e-7d1a-7000-8000-0123456789ab");
+
+    let batches = queued(&server).await;
+    assert_eq!(batches.len(), 2);
+    assert_eq!(batches[0].event_id(0).to_string(), answer.json["id"]);
+    assert_eq!(batches[0].events[0].tokens.get(), 1_500);
+    assert_eq!(batches[0].received_at, NOW.parse().unwrap());
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn what_is_no_event_is_refused_with_a_code_and_what_to_do_and_is_not_queued(pool: PgPool) {
+    let server = Server::start(pool, &["acme"]).await;
+    let event =
+        |tenant: &str, tokens: &str| format!(r#"{{"tenant":"{tenant}","feature":"f","tokens":{tokens}}}"#);
+    let large = format!(r#"{{"tenant":"acme","feature":"f","tokens":1,"note":"{}"}}"#, "x".repeat(1 << 20));
+    let json_type = "application/json";
+    let cases = [
+        // body, content type, status, code, part of the detail
+        ("{".to_owned(), json_type, 400, "invalid_json", "not JSON"),
+        ("[]".to_owned(), json_type, 422, "invalid_event", "must be a JSON object"),
+        (
+            event("acme", "0"),
+            json_type,
+            422,
+            "invalid_event",
+            "tokens must be a whole number from 1 to 9007199254740991",
+        ),
+        (event("acme", "-1"), json_type, 422, "invalid_event", "tokens must be"),
+        (event("acme", "1.5"), json_type, 422, "invalid_event", "tokens must be"),
+        (event("acme", "9007199254740992"), json_type, 422, "invalid_event", "tokens must be"),
+        (event("acme", "1,\"tokens\":1"), json_type, 422, "invalid_event", "tokens must come only once"),
+        (r#"{"tenant":"acme","tokens":1}"#.to_owned(), json_type, 422, "invalid_event", "feature is missing"),
+        (event("globex", "1"), json_type, 422, "unknown_tenant", "there is no tenant `globex`"),
+        (large, json_type, 413, "body_too_large", "at most 1048576 bytes"),
+        (EVENT.to_owned(), "text/plain", 415, "unsupported_media_type", "application/json"),
+        (EVENT.to_owned(), "", 415, "unsupported_media_type", "application/json"),
+    ];
+    for (body, content_type, status, code, detail) in cases {
+        let shown = &body[..body.len().min(80)];
+        let answer = server.post_as(&body, content_type).await;
+        assert_eq!(answer.status.as_u16(), status, "{shown}: {}", answer.body);
+        assert_eq!(answer.headers["content-type"], "application/problem+json", "{shown}");
+        assert_eq!(answer.json["code"], code, "{shown}");
+        assert_eq!(answer.json["status"], status, "{shown}");
+        assert!(answer.json["detail"].as_str().unwrap().contains(detail), "{shown}: {}", answer.body);
+    }
+    assert_eq!(server.post(&event("acme", "0")).await.json["errors"][0]["field"], "tokens");
+    assert_eq!(queued(&server).await, []);
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_body_of_exactly_1_mib_is_taken(pool: PgPool) {
+    let server = Server::start(pool, &["acme"]).await;
+    let frame = r#"{"tenant":"acme","feature":"f","tokens":1,"note":""}"#.len();
+    let body =
+        format!(r#"{{"tenant":"acme","feature":"f","tokens":1,"note":"{}"}}"#, "x".repeat((1 << 20) - frame));
+    assert_eq!(body.len(), 1 << 20);
+    assert_eq!(server.post(&body).await.status, StatusCode::ACCEPTED);
+    assert_eq!(server.post(&format!("{body} ")).await.status, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_queue_that_is_down_is_503_and_its_address_stays_inside(pool: PgPool) {
+    let nowhere = EventQueue::new("redis://:hunter2@127.0.0.1:1").unwrap();
+    let server = Server::with_queue(pool, &["acme"], nowhere).await;
+    let answer = server.post(EVENT).await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer.headers["retry-after"], "1");
+    let expected = json!({
+        "type": "https://flagmeter.dev/problems/queue_unavailable",
+        "title": "The queue is unavailable",
+        "status": 503,
+        "detail": "the event may not have been counted; send it again after a second, with the same id if it has one",
+        "code": "queue_unavailable",
+    });
+    assert_eq!(answer.json, expected);
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn events_that_arrive_together_share_an_entry_and_each_gets_its_own_id(pool: PgPool) {
+    let server = Server::start(pool, &["acme"]).await;
+    let posts = (0..200).map(|_| server.post(EVENT));
+    let answers = futures::future::join_all(posts).await;
+    let mut ids: Vec<_> =
+        answers.iter().map(|answer| answer.json["id"].as_str().unwrap().to_owned()).collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 200);
+    let batches = queued(&server).await;
+    assert_eq!(batches.iter().map(|batch| batch.events.len()).sum::<usize>(), 200);
+    assert!(batches.len() < 50, "{} entries", batches.len());
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn usage_follows_what_is_counted_and_the_quota_follows_the_tenant(pool: PgPool) {
+    let server = Server::start(pool.clone(), &["acme"]).await;
+    let empty = server.get("/usage/acme").await;
+    assert_eq!(empty.status, StatusCode::OK);
+    assert_eq!((&empty.json["totalTokens"], &empty.json["minute"]), (&json!(0), &Value::Null));
+
+    let events = [testing::event("acme", 810_000), testing::event("acme", 9_999)];
+    let received_at: Timestamp = NOW.parse().unwrap();
+    let batch = Batch { batch_id: uuid::Uuid::from_u128(7 << 64), received_at, events: events.into() };
+    Counter::new(pool.clone()).apply(&[Entry { entry_id: "1-0".to_owned(), batch }]).await.unwrap();
+
+    let mut seen = until("the usage is 819,999", async || {
+        let answer = server.get("/usage/acme").await.json;
+        (answer["totalTokens"] == 819_999).then_some(answer)
+    })
+    .await;
+    seen["asOf"].take();
+    let expected = json!({
+        "tenant": "acme",
+        "minute": "2026-06-15T12:00:00Z",
+        "totalTokens": 819_999,
+        "quotaPercent": 81,
+        "monthlyQuota": 1_000_000,
+        "remainingTokens": 180_001,
+        "periodStart": "2026-06-01T00:00:00Z",
+        "periodEnd": "2026-07-01T00:00:00Z",
+        "asOf": null,
+        "features": [{ "feature": "gpt-4", "totalTokens": 819_999 }],
+    });
+    assert_eq!(seen, expected);
+
+    sqlx::query("UPDATE tenants SET monthly_quota = 500000").execute(&pool).await.unwrap();
+    until("the quota is the new one", async || {
+        let answer = server.get("/usage/acme").await.json;
+        (answer["quotaPercent"] == 163 && answer["remainingTokens"] == 0).then_some(())
+    })
+    .await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_tenant_that_is_created_or_detached_is_known_at_once(pool: PgPool) {
+    let server = Server::start(pool.clone(), &["acme"]).await;
+    let missing = server.get("/usage/globex").await;
+    assert_eq!((missing.status, &missing.json["code"]), (StatusCode::NOT_FOUND, &json!("tenant_not_found")));
+    testing::add_tenant(&pool, "globex").await;
+    until("globex is known", async || {
+        (server.get("/usage/globex").await.status == StatusCode::OK).then_some(())
+    })
+    .await;
+    sqlx::query("UPDATE tenants SET detached_at = now() WHERE id = 'globex'").execute(&pool).await.unwrap();
+    until("globex is gone", async || {
+        (server.get("/usage/globex").await.status == StatusCode::NOT_FOUND).then_some(())
+    })
+    .await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn the_page_shows_every_tenant_and_what_a_tenant_chose_is_only_text(pool: PgPool) {
+    let server = Server::start(pool.clone(), &["acme"]).await;
+    sqlx::query("UPDATE tenants SET name = '<b>Acme</b> & \"Söhne\"'").execute(&pool).await.unwrap();
+    let page = until("the name is on the page", async || {
+        let page = server.get("/").await;
+        page.body.contains("Söhne").then_some(page)
+    })
+    .await;
+    assert_eq!(page.status, StatusCode::OK);
+    assert!(page.headers["content-security-policy"].to_str().unwrap().contains("script-src 'self'"));
+    let document = scraper::Html::parse_document(&page.body);
+    let text = |selector: &str| {
+        let selector = scraper::Selector::parse(selector).unwrap();
+        document.select(&selector).next().map(|element| element.text().collect::<String>())
+    };
+    assert_eq!(text("tr[data-tenant=acme] [data-field=name]").unwrap(), "<b>Acme</b> & \"Söhne\"");
+    assert_eq!(text("tr[data-tenant=acme] [data-field=quota]").unwrap(), "1,000,000");
+    assert_eq!(text("tr[data-tenant=acme] [data-field=resets]").unwrap(), "2026-07-01");
+    assert_eq!(text("b"), None);
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_path_or_method_that_is_not_there_is_a_problem_too(pool: PgPool) {
+    let server = Server::start(pool, &[]).await;
+    let answer = server.get("/nothing").await;
+    assert_eq!((answer.status, &answer.json["code"]), (StatusCode::NOT_FOUND, &json!("not_found")));
+    let answer = server.get("/events").await;
+    assert_eq!(
+        (answer.status, &answer.json["code"]),
+        (StatusCode::METHOD_NOT_ALLOWED, &json!("method_not_allowed"))
+    );
+    assert_eq!(answer.headers["allow"], "POST");
+}

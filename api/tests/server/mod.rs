@@ -1,0 +1,122 @@
+//! An api for a test: its router over the test's own database and queue, at a time that stands still.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Request, StatusCode};
+use flagmeter_api::batcher::Batcher;
+use flagmeter_api::directory::Directory;
+use flagmeter_api::metrics::Metrics;
+use flagmeter_api::state::AppState;
+use flagmeter_api::usage::Usage;
+use flagmeter_runtime::clock::Clock;
+use flagmeter_store::queue::EventQueue;
+use flagmeter_store::{PgPool, testing};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+/// What time it is.
+pub(crate) const NOW: &str = testing::NOON;
+
+/// How long a test waits for something that should be so within a second.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(crate) struct Server {
+    router: Router,
+    pub(crate) queue: Arc<EventQueue>,
+}
+
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: String,
+    /// The body, if it is JSON.
+    pub(crate) json: Value,
+}
+
+impl Server {
+    /// An api that knows `tenants`.
+    pub(crate) async fn start(pool: PgPool, tenants: &[&str]) -> Self {
+        Self::with_queue(pool, tenants, testing::queue().unwrap()).await
+    }
+
+    /// The same with another queue.
+    pub(crate) async fn with_queue(pool: PgPool, tenants: &[&str], queue: EventQueue) -> Self {
+        for tenant in tenants {
+            testing::add_tenant(&pool, tenant).await;
+        }
+        let clock = Clock::fixed(NOW.parse().unwrap());
+        let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
+        let queue = Arc::new(queue);
+        let (batcher, _) = Batcher::start(Arc::clone(&queue), clock, metrics.clone());
+        let (directory, usage) = (Directory::default(), Usage::default());
+        let state = AppState {
+            batcher: batcher.clone(),
+            directory: directory.clone(),
+            usage: usage.clone(),
+            clock,
+            metrics: metrics.clone(),
+            draining: CancellationToken::new(),
+        };
+        let (asked, durability) = tokio::sync::oneshot::channel();
+        let asked = std::sync::Mutex::new(Some(asked));
+        let watched = Arc::clone(&queue);
+        tokio::spawn(async move {
+            let asked = |_: &_| {
+                let _ = asked.lock().unwrap().take().map(|asked| asked.send(()));
+            };
+            tokio::join!(
+                batcher.watch_durability(&watched, asked),
+                directory.follow(&pool, &metrics, || {}),
+                // The test's clock stands still, but the rows carry the database's time: everything
+                // is newer than noon in June.
+                usage.follow(&pool, clock, &metrics, || {}),
+            )
+        });
+        durability.await.unwrap();
+        let server = Self { router: flagmeter_api::router(state), queue };
+        until("the api knows its tenants", async || {
+            (server.get("/").await.status == StatusCode::OK
+                && server.get("/usage/none").await.status == StatusCode::NOT_FOUND)
+                .then_some(())
+        })
+        .await;
+        server
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(Request::get(path).body(Body::empty()).unwrap()).await
+    }
+
+    pub(crate) async fn post(&self, event: &str) -> Answer {
+        self.post_as(event, "application/json; charset=utf-8").await
+    }
+
+    pub(crate) async fn post_as(&self, event: &str, content_type: &str) -> Answer {
+        let request = Request::post("/events").header("content-type", content_type);
+        self.send(request.body(Body::from(event.to_owned())).unwrap()).await
+    }
+
+    async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = String::from_utf8(to_bytes(body, usize::MAX).await.unwrap().into()).unwrap();
+        let json = serde_json::from_str(&body).unwrap_or(Value::Null);
+        Answer { status: parts.status, headers: parts.headers, body, json }
+    }
+}
+
+/// Waits until `probe` finds something, and answers it.
+pub(crate) async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = probe().await {
+            return found;
+        }
+        assert!(start.elapsed() < PATIENCE, "waited in vain until {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

@@ -1,0 +1,167 @@
+//! The worker's loop over a real PostgreSQL and a real Valkey.
+#![expect(clippy::unwrap_used, reason = "a test ends at the first thing that is not as it should be")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use flagmeter_runtime::admin::Readiness;
+use flagmeter_runtime::clock::Clock;
+use flagmeter_store::postgres::audit::{Book, books};
+use flagmeter_store::postgres::batch::Counter;
+use flagmeter_store::queue::EventQueue;
+use flagmeter_store::{PgPool, testing};
+use flagmeter_worker::drain::{DATABASE, Drain, QUEUE};
+use flagmeter_worker::metrics::Metrics;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// How long a test waits for something that takes a fraction of it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A queue of this test's own, as its name.
+fn stream() -> String {
+    format!("flagmeter:test:{}", Uuid::now_v7())
+}
+
+/// A worker that runs.
+struct Worker {
+    task: JoinHandle<()>,
+    shutdown: CancellationToken,
+}
+
+/// Starts a worker. Its connections are its own, and die with it, as a process's do.
+fn start(database: &PgPool, stream: &str, consumer: &str) -> Worker {
+    let connections = sqlx::postgres::PgPoolOptions::new().max_connections(2);
+    let pool = connections.connect_lazy_with(database.connect_options().as_ref().clone());
+    let drain = Drain {
+        reader: testing::queue_named(stream).unwrap(),
+        queue: testing::queue_named(stream).unwrap(),
+        counter: Counter::new(pool.clone()),
+        pool,
+        consumer: consumer.to_owned(),
+        clock: Clock::fixed(testing::NOON.parse().unwrap()),
+        metrics: Metrics::register(&prometheus::Registry::new()).unwrap(),
+        readiness: Readiness::of(&[DATABASE, QUEUE]),
+    };
+    let shutdown = CancellationToken::new();
+    let stop = shutdown.clone();
+    Worker { task: tokio::spawn(async move { drain.run(&stop).await }), shutdown }
+}
+
+async fn push(queue: &EventQueue, number: u128, tenant: &str) {
+    let entry = testing::entry(number, [testing::event(tenant, 1), testing::event(tenant, 10)]);
+    queue.push(&entry.batch.encode()).await.unwrap();
+}
+
+async fn until(what: &str, mut probe: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    while !probe().await {
+        assert!(start.elapsed() < PATIENCE, "waited in vain until {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// The tenant's book, which must balance.
+async fn book(pool: &PgPool, tenant: &str) -> Book {
+    let book = books(pool).await.unwrap().into_iter().find(|book| book.tenant == tenant).unwrap();
+    assert!(book.balances(), "{book:?}");
+    book
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn what_is_queued_is_counted_and_leaves_the_queue(pool: PgPool) {
+    testing::add_tenant(&pool, "acme").await;
+    let stream = stream();
+    let queue = testing::queue_named(&stream).unwrap();
+    for number in 1..=100 {
+        push(&queue, number, "acme").await;
+    }
+    let worker = start(&pool, &stream, "a");
+    until("the queue is empty", async || queue.depth().await.unwrap() == 0).await;
+    assert_eq!(book(&pool, "acme").await.event_tokens, 1_100);
+    worker.shutdown.cancel();
+    worker.task.await.unwrap();
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_worker_that_is_killed_again_and_again_counts_each_event_once(pool: PgPool) {
+    testing::add_tenant(&pool, "acme").await;
+    let stream = stream();
+    let queue = Arc::new(testing::queue_named(&stream).unwrap());
+    queue.create_group().await.unwrap();
+    let pushing = Arc::clone(&queue);
+    let pushed = tokio::spawn(async move {
+        for number in 1..=600 {
+            push(&pushing, number, "acme").await;
+        }
+    });
+    let mut kills = 0;
+    let mut worker = start(&pool, &stream, "a");
+    while !pushed.is_finished() || queue.depth().await.unwrap() > 0 {
+        // Each lives a little longer than the one before, so that they are cut off at different steps,
+        // and the last ones live long enough to finish. The next goes on under the same name.
+        kills += 1;
+        let life = Duration::from_millis(5 * kills);
+        assert!(life < PATIENCE / 10, "the queue does not get empty");
+        let _ = tokio::time::timeout(life, &mut worker.task).await;
+        worker.task.abort();
+        worker = start(&pool, &stream, "a");
+    }
+    pushed.await.unwrap();
+    worker.shutdown.cancel();
+    worker.task.await.unwrap();
+    assert!(kills >= 3, "only {kills} kills");
+    let book = book(&pool, "acme").await;
+    assert_eq!((book.events, book.event_tokens), (1_200, 6_600));
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn entries_that_cannot_be_read_are_kept_and_block_nothing(pool: PgPool) {
+    testing::add_tenant(&pool, "acme").await;
+    let stream = stream();
+    let queue = testing::queue_named(&stream).unwrap();
+    queue.push(b"not an entry").await.unwrap();
+    push(&queue, 1, "acme").await;
+    queue.push(&[]).await.unwrap();
+    let mut damaged = testing::entry(2, [testing::event("acme", 100)]).batch.encode();
+    damaged[30] ^= 1;
+    queue.push(&damaged).await.unwrap();
+    push(&queue, 3, "acme").await;
+    let worker = start(&pool, &stream, "a");
+    until("the queue is empty", async || queue.depth().await.unwrap() == 0).await;
+    assert_eq!(book(&pool, "acme").await.event_tokens, 22);
+    let letters: Vec<(String, Vec<u8>)> =
+        sqlx::query_as("SELECT reason, payload FROM dead_letters ORDER BY id")
+            .fetch_all(&pool)
+            .await
+            .unwrap();
+    let expected = [
+        ("unknown_version", b"not an entry".to_vec()),
+        ("malformed", Vec::new()),
+        ("wrong_checksum", damaged),
+    ];
+    assert_eq!(letters, expected.map(|(reason, payload)| (reason.to_owned(), payload)));
+    worker.shutdown.cancel();
+    worker.task.await.unwrap();
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_worker_told_to_stop_finishes_what_it_has_and_leaves_the_rest(pool: PgPool) {
+    testing::add_tenant(&pool, "acme").await;
+    let stream = stream();
+    let queue = testing::queue_named(&stream).unwrap();
+    queue.create_group().await.unwrap();
+    for number in 1..=300 {
+        push(&queue, number, "acme").await;
+    }
+    let worker = start(&pool, &stream, "a");
+    until("some are counted", async || queue.depth().await.unwrap() < 300).await;
+    worker.shutdown.cancel();
+    worker.task.await.unwrap();
+    // Nothing is in anybody's hands: what is not counted waits for the next worker.
+    assert_eq!(queue.pending("a", 10).await.unwrap(), []);
+    let left = queue.depth().await.unwrap();
+    let counted = book(&pool, "acme").await.events;
+    assert_eq!(u64::try_from(counted).unwrap() + left * 2, 600);
+}
