@@ -1,0 +1,68 @@
+//! A client of the API: one connection, which it keeps.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use ureq::Agent;
+
+/// A client with a connection of its own.
+pub struct Client {
+    agent: Agent,
+    url: String,
+}
+
+/// What it was told.
+#[derive(Debug)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The body.
+    pub body: String,
+}
+
+impl Answer {
+    /// The body as JSON.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("not JSON: {}", self.body))
+    }
+}
+
+impl Client {
+    /// A client of the API at `url`.
+    #[must_use]
+    pub fn new(url: &str) -> Self {
+        let limits =
+            Agent::config_builder().timeout_global(Some(Duration::from_secs(20))).http_status_as_error(false);
+        Self { agent: limits.build().into(), url: url.to_owned() }
+    }
+
+    /// `GET PATH`.
+    ///
+    /// # Errors
+    ///
+    /// If there was no whole answer.
+    pub fn get(&self, path: &str) -> Result<Answer, ureq::Error> {
+        let mut response = self.agent.get(format!("{}{path}", self.url)).call()?;
+        Ok(Answer { status: response.status().as_u16(), body: response.body_mut().read_to_string()? })
+    }
+
+    /// `POST /events`.
+    ///
+    /// # Errors
+    ///
+    /// If there was no whole answer: the event may count all the same.
+    pub fn post(&self, event: &Value) -> Result<Answer, ureq::Error> {
+        let mut response = self.agent.post(format!("{}/events", self.url)).send_json(event)?;
+        Ok(Answer { status: response.status().as_u16(), body: response.body_mut().read_to_string()? })
+    }
+
+    /// Sends an event that has an id until it is answered 202, as a client should; answers its id.
+    #[must_use]
+    pub fn post_until_accepted(&self, event: &Value) -> String {
+        let accepted = crate::until("the event is accepted", || {
+            self.post(event).ok().filter(|answer| answer.status == 202)
+        });
+        accepted.json()["id"].as_str().unwrap_or_default().to_owned()
+    }
+}

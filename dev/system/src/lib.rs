@@ -1,0 +1,191 @@
+//! The whole system as its tests see it: what `cargo xtask up` started, through HTTP, kubectl and psql.
+//!
+//! - [`System`] is the system that `FLAGMETER_ENV_JSON` describes.
+//! - [`client`] sends events the way a client should.
+//! - [`until`] waits for a condition, with a deadline.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "a test ends at the first thing that is not as it should be"
+)]
+
+pub mod client;
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// How long a test waits for something that should take seconds.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// A system that runs.
+#[derive(Debug, Clone, Deserialize)]
+pub struct System {
+    /// Where the API is.
+    pub api_url: String,
+    /// The administrator's.
+    kubeconfig: PathBuf,
+    database_url: String,
+    namespace: String,
+    tools: BTreeMap<String, PathBuf>,
+    /// The folder of the state that it runs from.
+    #[serde(skip)]
+    state: PathBuf,
+}
+
+impl System {
+    /// The system that `FLAGMETER_ENV_JSON` describes.
+    #[must_use]
+    pub fn running() -> Self {
+        let path = std::env::var_os("FLAGMETER_ENV_JSON").map(PathBuf::from).expect(
+            "FLAGMETER_ENV_JSON names the env.json of a running system; `cargo xtask test system` starts one",
+        );
+        let text = std::fs::read(&path).expect("the system's env.json can be read");
+        let system: Self = serde_json::from_slice(&text).expect("env.json is as it should be");
+        Self { state: path.parent().unwrap().to_owned(), ..system }
+    }
+
+    /// What `kubectl ARGUMENTS` in the release's namespace prints.
+    #[must_use]
+    pub fn kubectl(&self, arguments: &[&str]) -> String {
+        let output = self.try_kubectl(arguments, "");
+        assert!(
+            output.status.success(),
+            "kubectl {arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// `kubectl ARGUMENTS` with `input`, whatever comes of it.
+    #[must_use]
+    pub fn try_kubectl(&self, arguments: &[&str], input: &str) -> Output {
+        let mut command = Command::new(&self.tools["kubectl"]);
+        command
+            .arg("--kubeconfig")
+            .arg(&self.kubeconfig)
+            .args(["--namespace", &self.namespace])
+            .args(arguments);
+        run(command, input)
+    }
+
+    /// What kubectl says of one resource, such as `deployment/flagmeter-worker`.
+    #[must_use]
+    pub fn resource(&self, name: &str) -> Value {
+        serde_json::from_str(&self.kubectl(&["get", name, "-o", "json"])).unwrap()
+    }
+
+    /// Creates the Tenant `name`, or changes its quota, and waits until the operator has it and
+    /// events are taken for it.
+    pub fn apply_tenant(&self, name: &str, quota: i64) {
+        let tenant = format!(
+            "apiVersion: flagmeter.dev/v1alpha1\nkind: Tenant\nmetadata: {{ name: {name} }}\nspec: {{ monthlyQuota: {quota} }}\n"
+        );
+        let applied = self.try_kubectl(&["apply", "-f", "-"], &tenant);
+        assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+        let _ = self.kubectl(&[
+            "wait",
+            "--for=condition=Ready",
+            &format!("tenant.flagmeter.dev/{name}"),
+            "--timeout=60s",
+        ]);
+        until("the api knows the tenant", || (self.usage(name)?["monthlyQuota"] == quota).then_some(()));
+    }
+
+    /// What `GET /usage/TENANT` answers, if it is a success.
+    #[must_use]
+    pub fn usage(&self, tenant: &str) -> Option<Value> {
+        let answer = client::Client::new(&self.api_url).get(&format!("/usage/{tenant}")).ok()?;
+        (answer.status == 200).then(|| answer.json())
+    }
+
+    /// The rows of a query, without its heading.
+    #[must_use]
+    pub fn sql(&self, query: &str) -> Vec<String> {
+        let mut command = Command::new(&self.tools["psql"]);
+        command.args(["--no-psqlrc", "--tuples-only", "--no-align", "--dbname"]).arg(&self.database_url);
+        let output = run(command, query);
+        assert!(output.status.success(), "{query}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    /// Events and tokens of `tenant` by the books, which must balance: events, event tokens, rollup
+    /// tokens, period tokens.
+    #[must_use]
+    pub fn book(&self, tenant: &str) -> (i64, i64) {
+        let of = |what: &str, table: &str| {
+            let rows =
+                self.sql(&format!("SELECT coalesce(sum({what}), 0) FROM {table} WHERE tenant = '{tenant}'"));
+            rows[0].parse::<i64>().unwrap()
+        };
+        let (events, tokens) = (of("1", "events"), of("tokens", "events"));
+        assert_eq!(of("total_tokens", "rollups"), tokens, "rollups of {tenant}");
+        assert_eq!(of("total_tokens", "usage_periods"), tokens, "usage_periods of {tenant}");
+        assert_eq!(of("total_tokens", "usage_features"), tokens, "usage_features of {tenant}");
+        assert_eq!(of("events", "usage_periods"), events, "events in usage_periods of {tenant}");
+        (events, tokens)
+    }
+
+    /// The processes of a Deployment's pods, as the process node registered them.
+    #[must_use]
+    pub fn processes(&self, deployment: &str) -> Vec<u32> {
+        let prefix = format!("pod-{deployment}-");
+        let files = std::fs::read_dir(self.state.join("run")).unwrap().map(|file| file.unwrap().path());
+        let of_deployment =
+            files.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with(&prefix));
+        // A file that is gone by now belonged to a process that is, too.
+        let texts = of_deployment.filter_map(|path| std::fs::read(path).ok());
+        let pids = texts.filter_map(|text| serde_json::from_slice::<Value>(&text).ok());
+        pids.filter_map(|process| u32::try_from(process["pid"].as_u64()?).ok()).collect()
+    }
+
+    /// Ends one process of a Deployment, by SIGKILL.
+    pub fn kill_one(&self, deployment: &str) {
+        let pid = until("a process to kill", || self.processes(deployment).first().copied());
+        let killed = Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap();
+        assert!(killed.success(), "kill -KILL {pid}");
+    }
+
+    /// Kills a server (`postgres`, `valkey`) and starts it again.
+    pub fn kill_and_restart(&self, server: &str) {
+        let xtask = std::env::var_os("FLAGMETER_XTASK")
+            .expect("FLAGMETER_XTASK names the xtask that started the system");
+        let mut command = Command::new(xtask);
+        command.arg("--state").arg(&self.state).args(["restart", server, "--kill"]);
+        let output = run(command, "");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+fn run(mut command: Command, input: &str) -> Output {
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // A program that does not read its input closes it, which is its right.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+/// Waits until `probe` finds something, and answers it.
+pub fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(start.elapsed() < PATIENCE, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A tenant's name that no other test and no earlier run has.
+#[must_use]
+pub fn unique(name: &str) -> String {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    format!("{name}-{:x}", since.as_millis())
+}
