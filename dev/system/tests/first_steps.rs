@@ -1,5 +1,4 @@
 //! What the README promises to somebody who has just started it.
-#![expect(clippy::unwrap_used, reason = "a test ends at the first thing that is not as it should be")]
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
