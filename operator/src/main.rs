@@ -1,2 +1,49 @@
-//! .
-fn main() {}
+//! `flagmeter-operator`: settings, logs, clients, run, stop.
+
+use anyhow::Context as _;
+use flagmeter_operator::config::Config;
+use flagmeter_operator::metrics::Metrics;
+use flagmeter_operator::tenant::{Context, Settings};
+use flagmeter_operator::{CONDITIONS, Operator};
+use flagmeter_runtime::admin::{self, Readiness};
+use flagmeter_runtime::clock::Clock;
+use flagmeter_runtime::env::Env;
+use flagmeter_runtime::{install_tls_provider, shutdown, telemetry};
+use flagmeter_store::postgres;
+
+/// Four reconciles at once, and the sweep and the usage beside them.
+const CONNECTIONS: u32 = 6;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let config = Config::read(Env::process())?;
+    telemetry::start(&config.log);
+    install_tls_provider();
+    let stop = shutdown::on_signal().context("failed to listen for signals")?;
+
+    let registry = admin::registry();
+    let readiness = Readiness::of(&CONDITIONS);
+    let operator = Operator {
+        context: Context::new(
+            kube::Client::try_default().await.context("failed to find the API server")?,
+            postgres::pool(config.database_url.expose(), "flagmeter-operator", CONNECTIONS)?,
+            config.sealer,
+            Metrics::register(&registry)?,
+            Clock::system(),
+            Settings { namespace: config.pod_namespace, identity: config.pod_name, resync: config.resync },
+        ),
+        readiness: readiness.clone(),
+    };
+
+    let admin = async {
+        let served = admin::serve(config.admin_listen, registry, readiness, stop.clone()).await;
+        served.context("failed to serve the admin port")
+    };
+    let work = async {
+        let outcome = operator.run(stop.clone()).await.context("the operator failed");
+        stop.cancel();
+        outcome
+    };
+    tokio::try_join!(admin, work)?;
+    Ok(())
+}

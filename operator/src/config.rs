@@ -1,0 +1,101 @@
+//! The operator's settings.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use flagmeter_runtime::env::{Env, Faults, Secret};
+use flagmeter_runtime::telemetry::LogSettings;
+use flagmeter_store::sealed::Sealer;
+
+/// Everything that the environment says.
+#[derive(Debug)]
+pub struct Config {
+    /// `DATABASE_URL`.
+    pub database_url: Secret<String>,
+    /// `FLAGMETER_ENCRYPTION_KEY`: 32 bytes in base64, under which webhook URLs are kept.
+    pub sealer: Sealer,
+    /// `FLAGMETER_ADMIN_LISTEN`: where metrics and probes are served.
+    pub admin_listen: SocketAddr,
+    /// `POD_NAME`: who holds the lease, and reports events.
+    pub pod_name: String,
+    /// `POD_NAMESPACE`: whose Tenants and Secrets are watched, and where the lease is.
+    pub pod_namespace: String,
+    /// `FLAGMETER_RESYNC_SECONDS`: how often a tenant is compared with its row when nothing happens,
+    /// give or take a tenth.
+    pub resync: Duration,
+    /// `FLAGMETER_LOG` and `FLAGMETER_LOG_FORMAT`.
+    pub log: LogSettings,
+}
+
+impl Config {
+    /// Reads the settings.
+    ///
+    /// # Errors
+    ///
+    /// All [`Faults`] at once.
+    pub fn read(mut env: Env) -> Result<Self, Faults> {
+        let database_url = env.required("DATABASE_URL");
+        let sealer = env.required("FLAGMETER_ENCRYPTION_KEY");
+        let admin_listen = env.with_default("FLAGMETER_ADMIN_LISTEN", "0.0.0.0:9090");
+        let pod_name = env.required("POD_NAME");
+        let pod_namespace = env.required("POD_NAMESPACE");
+        let resync = env.with_default("FLAGMETER_RESYNC_SECONDS", "300");
+        let log = LogSettings::read(&mut env);
+        if resync.is_some_and(|seconds: u64| !(1..=86_400).contains(&seconds)) {
+            env.fault("FLAGMETER_RESYNC_SECONDS", &"must be from 1 to 86400");
+        }
+        env.finish(|| {
+            Some(Self {
+                database_url: database_url?,
+                sealer: sealer?,
+                admin_listen: admin_listen?,
+                pod_name: pod_name?,
+                pod_namespace: pod_namespace?,
+                resync: Duration::from_secs(resync?),
+                log: log?,
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+    #[test]
+    fn what_must_be_set_is_enough() {
+        let config = Config::read(Env::of([
+            ("DATABASE_URL", "postgres://localhost/flagmeter"),
+            ("FLAGMETER_ENCRYPTION_KEY", KEY),
+            ("POD_NAME", "operator-0"),
+            ("POD_NAMESPACE", "flagmeter"),
+        ]))
+        .unwrap();
+        assert_eq!(config.resync, Duration::from_mins(5));
+        assert_eq!(config.admin_listen.port(), 9090);
+        let printed = format!("{config:?}");
+        assert!(!printed.contains("localhost") && !printed.contains(KEY), "{printed}");
+    }
+
+    #[test]
+    fn every_fault_is_named_and_no_value_is_shown() {
+        let faults = Config::read(Env::of([
+            ("FLAGMETER_ENCRYPTION_KEY", "c2VjcmV0"),
+            ("FLAGMETER_RESYNC_SECONDS", "0"),
+        ]))
+        .unwrap_err()
+        .to_string();
+        for expected in [
+            "DATABASE_URL must be set",
+            "FLAGMETER_ENCRYPTION_KEY is not valid: must be 32 bytes in base64",
+            "FLAGMETER_RESYNC_SECONDS must be from 1 to 86400",
+            "POD_NAME must be set",
+            "POD_NAMESPACE must be set",
+        ] {
+            assert!(faults.contains(expected), "{expected}: {faults}");
+        }
+        assert!(!faults.contains("c2VjcmV0"), "{faults}");
+    }
+}

@@ -1,0 +1,103 @@
+//! Brings Tenant resources into PostgreSQL, and reports back.
+//!
+//! - [`Operator::run`] waits for the [`lease`], and works as long as it holds it.
+//! - [`tenant`] is the work: one reconcile at a time from a Tenant to its row and back to its status.
+//! - [`config`] and [`metrics`] are what goes in and what can be seen.
+
+pub mod config;
+pub mod lease;
+pub mod metrics;
+pub mod tenant;
+
+use std::sync::Arc;
+
+use flagmeter_runtime::admin::Readiness;
+use kube_lease_manager::LeaseManagerError;
+use tokio_util::sync::CancellationToken;
+
+use crate::lease::Candidacy;
+use crate::tenant::Context;
+
+/// Met once this process stands for election.
+const ELECTION: &str = "leader-election";
+
+/// Met by a standby, and by a leader that has seen all Tenants.
+const CACHE: &str = "cache";
+
+/// What the operator must have done before it is ready.
+pub const CONDITIONS: [&str; 2] = [ELECTION, CACHE];
+
+/// Why the operator ended without being asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The lease can be neither read nor made.
+    #[error("failed to stand for election")]
+    Election(#[from] LeaseManagerError),
+    /// Another process may be working now. Only a new start is sure to know nothing of before.
+    #[error("the lease was lost")]
+    LeaseLost,
+    /// The watches ended.
+    #[error("the controller ended")]
+    Ended,
+}
+
+/// The operator, ready to run.
+pub struct Operator {
+    /// What reconciling needs.
+    pub context: Context,
+    /// What `/readyz` answers, made of [`CONDITIONS`].
+    pub readiness: Readiness,
+}
+
+impl Operator {
+    /// Works whenever this process holds the lease, until `stop`.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`]; the process should end, and be started anew.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
+        let Self { context, readiness } = self;
+        let mut candidacy =
+            Candidacy::stand(context.client.clone(), &context.settings, context.clock).await?;
+        readiness.met(ELECTION);
+        readiness.met(CACHE);
+        tracing::info!(identity = context.settings.identity, "standing by");
+
+        let won = tokio::select! {
+            won = candidacy.won() => won.map(|()| true),
+            () = stop.cancelled() => Ok(false),
+        };
+        let outcome = match won {
+            Ok(true) => lead(context, &mut candidacy, &readiness, &stop).await,
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
+        };
+        candidacy.withdraw().await;
+        outcome
+    }
+}
+
+/// Works until `stop`, or until the lease is lost.
+async fn lead(
+    context: Context,
+    candidacy: &mut Candidacy,
+    readiness: &Readiness,
+    stop: &CancellationToken,
+) -> Result<(), Error> {
+    tracing::info!("elected");
+    readiness.unmet(CACHE, "the Tenants are being read");
+    let leader = context.metrics.leader.clone();
+    leader.set(1);
+    let synced = {
+        let readiness = readiness.clone();
+        move || readiness.met(CACHE)
+    };
+    let work = tenant::controller::run(Arc::new(context), synced, stop.clone());
+    let outcome = tokio::select! {
+        () = work => if stop.is_cancelled() { Ok(()) } else { Err(Error::Ended) },
+        // What is under way is dropped: a statement is done or not, and the next leader looks anew.
+        () = candidacy.lost() => Err(Error::LeaseLost),
+    };
+    leader.set(0);
+    outcome
+}

@@ -1,0 +1,47 @@
+//! Does what was planned.
+
+use flagmeter_crds::Tenant;
+use flagmeter_store::postgres::tenants::{self, Change, ChangeKind};
+use kube::ResourceExt;
+
+use super::observe::Observed;
+use super::plan::{Plan, Problem};
+use super::{Context, Error};
+
+/// What was done.
+#[derive(Debug)]
+pub(super) struct Applied {
+    /// What was written; `None` if the rows said already what they should.
+    pub(super) written: Option<ChangeKind>,
+    /// What only a person can put right.
+    pub(super) problem: Option<Problem>,
+}
+
+/// Writes the rows, if there is something to write.
+pub(super) async fn apply(
+    ctx: &Context,
+    tenant: &Tenant,
+    observed: &Observed,
+    plan: Plan,
+) -> Result<Applied, Error> {
+    let Some(write) = plan.write else {
+        return Ok(Applied { written: None, problem: plan.problem });
+    };
+    let id = tenant.name_any();
+    let seal = |url: &String| ctx.sealer.seal(&id, url);
+    let sealed_url = write.slack_url.as_ref().map(seal).transpose().map_err(Error::Seal)?;
+    let change = Change {
+        kind: write.kind,
+        before: observed.found.as_ref().map(|found| &found.row),
+        after: &write.after,
+        sealed_url: sealed_url.as_deref(),
+    };
+    if !tenants::write(&ctx.db, &change).await.map_err(Error::Apply)? {
+        return Err(Error::Overtaken);
+    }
+    tracing::info!(tenant.name = id, change = write.kind.as_str(), "wrote the row of {id}");
+    if write.kind == ChangeKind::DriftRepaired {
+        ctx.metrics.drift_repairs.inc();
+    }
+    Ok(Applied { written: Some(write.kind), problem: plan.problem })
+}

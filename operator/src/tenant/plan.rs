@@ -1,0 +1,217 @@
+//! What has to happen so that the rows say what the spec says. No I/O: the same resource and the same
+//! observation always give the same plan.
+
+use flagmeter_core::period::{BillingDay, BillingPeriod};
+use flagmeter_core::quota::MAX_TOKENS;
+use flagmeter_crds::{MAX_URL_LENGTH, SecretKeyRef, SlackTarget, Tenant, TenantSpec};
+use flagmeter_store::postgres::tenants::{ChangeKind, FoundTenant, Owner, SlackRow, TenantRow};
+use flagmeter_store::sealed::Sealer;
+use http::Uri;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use kube::ResourceExt;
+
+use super::observe::Observed;
+
+/// What keeps a spec, or a part of it, from being in force until a person acts. Each variant is a
+/// condition's reason; its text is the condition's message.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Problem {
+    /// Refused by the API server too, unless its table of time zones is newer than the operator's.
+    #[error("spec.timeZone {0:?} is not a time zone that this version knows")]
+    InvalidTimeZone(String),
+    /// Refused by the API server too, unless it has another version of the definition.
+    #[error("spec.{0}")]
+    InvalidSpec(&'static str),
+    /// Another namespace was first.
+    #[error("the id {id:?} belongs to namespace {namespace:?}, which claimed it first; choose another name")]
+    TenantIdTaken {
+        /// The tenant's id.
+        id: String,
+        /// Who has it.
+        namespace: String,
+    },
+    /// The Secret does not exist.
+    #[error("there is no Secret {name:?} in this namespace; create it, or change spec.alerts.slack")]
+    SecretNotFound {
+        /// The Secret's name.
+        name: String,
+    },
+    /// The Secret does not have the key.
+    #[error("the Secret {name:?} has no key {key:?}; add it, or change spec.alerts.slack.secretRef.key")]
+    SecretKeyMissing {
+        /// The Secret's name.
+        name: String,
+        /// The key's.
+        key: String,
+    },
+    /// What stands there is no https URL. The text itself is never shown.
+    #[error("{place} is not an https URL of at most {MAX_URL_LENGTH} characters")]
+    InvalidSlackUrl {
+        /// Where it stands.
+        place: String,
+    },
+}
+
+impl Problem {
+    /// The condition's reason.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::InvalidTimeZone(_) => "InvalidTimeZone",
+            Self::InvalidSpec(_) => "InvalidSpec",
+            Self::TenantIdTaken { .. } => "TenantIdTaken",
+            Self::SecretNotFound { .. } => "SecretNotFound",
+            Self::SecretKeyMissing { .. } => "SecretKeyMissing",
+            Self::InvalidSlackUrl { .. } => "InvalidSlackUrl",
+        }
+    }
+}
+
+/// The calendar that a spec asks for.
+pub(super) struct Terms {
+    billing_day: BillingDay,
+    time_zone: TimeZone,
+}
+
+impl Terms {
+    /// The spec's calendar, if there is such a one.
+    pub(super) fn of(spec: &TenantSpec) -> Result<Self, Problem> {
+        let billing_day = BillingDay::try_from(spec.billing_day)
+            .map_err(|_| Problem::InvalidSpec("billingDay must be from 1 to 31"))?;
+        let time_zone =
+            TimeZone::get(&spec.time_zone).map_err(|_| Problem::InvalidTimeZone(spec.time_zone.clone()))?;
+        Ok(Self { billing_day, time_zone })
+    }
+
+    /// The billing period that `instant` lies in.
+    pub(super) fn period(&self, instant: Timestamp) -> BillingPeriod {
+        BillingPeriod::containing(instant, self.billing_day, &self.time_zone)
+    }
+}
+
+/// What has to happen. Both parts may be there: a tenant whose Secret is missing counts all the same.
+pub(super) struct Plan {
+    /// What is to be written, unless the rows say it already.
+    pub(super) write: Option<Write>,
+    /// What only a person can put right.
+    pub(super) problem: Option<Problem>,
+}
+
+/// A row to be written.
+pub(super) struct Write {
+    pub(super) kind: ChangeKind,
+    pub(super) after: TenantRow,
+    /// The URL in the clear, to be sealed; `None` leaves the one that is stored.
+    pub(super) slack_url: Option<String>,
+}
+
+/// What has to happen to `tenant`'s rows, given what was observed.
+pub(super) fn plan(tenant: &Tenant, observed: &Observed, sealer: &Sealer) -> Plan {
+    match wanted(tenant, observed, sealer) {
+        Err(problem) => Plan { write: None, problem: Some(problem) },
+        Ok((after, slack)) => Plan {
+            write: kind(observed.found.as_ref(), &after).map(|kind| Write {
+                kind,
+                after,
+                slack_url: slack.url,
+            }),
+            problem: slack.problem,
+        },
+    }
+}
+
+/// The row that the spec asks for, or why it can have none.
+fn wanted(tenant: &Tenant, observed: &Observed, sealer: &Sealer) -> Result<(TenantRow, Slack), Problem> {
+    let spec = &tenant.spec;
+    let id = tenant.name_any();
+    let owner =
+        Owner { namespace: tenant.namespace().unwrap_or_default(), uid: tenant.uid().unwrap_or_default() };
+    // First, so that nothing else is said about a tenant that belongs to somebody else.
+    if let Some(found) = &observed.found
+        && found.row.owner.namespace != owner.namespace
+    {
+        return Err(Problem::TenantIdTaken { id, namespace: found.row.owner.namespace.clone() });
+    }
+    let terms = Terms::of(spec)?;
+    if !(1..=MAX_TOKENS).contains(&spec.monthly_quota) {
+        return Err(Problem::InvalidSpec("monthlyQuota must be from 1 to 9007199254740991"));
+    }
+    let slack = slack(&id, spec.alerts.slack.as_ref(), observed, sealer);
+    let row = TenantRow {
+        name: spec.display_name.clone().unwrap_or_else(|| id.clone()),
+        monthly_quota: spec.monthly_quota,
+        billing_day: terms.billing_day.number().into(),
+        time_zone: spec.time_zone.clone(),
+        owner,
+        detached_at: None,
+        slack: slack.row.clone(),
+        id,
+    };
+    Ok((row, slack))
+}
+
+/// Why the row has to be written; `None` if it says what it should.
+fn kind(found: Option<&FoundTenant>, after: &TenantRow) -> Option<ChangeKind> {
+    match found {
+        None => Some(ChangeKind::Created),
+        Some(found) if found.row == *after => None,
+        // There is one resource of a name in a namespace, so the former owner is gone.
+        Some(found) if found.row.detached_at.is_some() || found.row.owner != after.owner => {
+            Some(ChangeKind::Adopted)
+        }
+        // This very row was written before, and is no longer there: somebody else changed it.
+        Some(found) if found.recorded.as_ref() == Some(&after.as_recorded()) => {
+            Some(ChangeKind::DriftRepaired)
+        }
+        Some(_) => Some(ChangeKind::Changed),
+    }
+}
+
+/// What becomes of the Slack channel.
+#[derive(Default)]
+struct Slack {
+    row: Option<SlackRow>,
+    url: Option<String>,
+    problem: Option<Problem>,
+}
+
+/// The channel's row. Where its URL cannot be had, the last one that could stays in use, and the
+/// problem says why.
+fn slack(id: &str, target: Option<&SlackTarget>, observed: &Observed, sealer: &Sealer) -> Slack {
+    let (Some(target), Some(text)) = (target, &observed.slack_url) else {
+        return Slack::default();
+    };
+    let enabled = target.enabled;
+    match text.clone().and_then(|text| https_url(&text).ok_or_else(|| not_a_url(target))) {
+        Ok(url) => Slack {
+            row: Some(SlackRow { fingerprint: Some(sealer.fingerprint(id, &url)), enabled }),
+            url: Some(url),
+            problem: None,
+        },
+        Err(problem) => {
+            let stored = observed.found.as_ref().and_then(|found| found.row.slack.clone());
+            let row = stored.map(|stored| SlackRow { enabled, ..stored });
+            Slack { row, url: None, problem: Some(problem) }
+        }
+    }
+}
+
+/// `text` as a URL that may be posted to. Files end with a line break more often than not, so space
+/// around it is dropped.
+fn https_url(text: &str) -> Option<String> {
+    let text = text.trim();
+    let uri: Uri = text.parse().ok().filter(|_| text.len() <= MAX_URL_LENGTH)?;
+    let host = uri.host().is_some_and(|host| !host.is_empty());
+    (uri.scheme_str() == Some("https") && host).then(|| text.to_owned())
+}
+
+fn not_a_url(target: &SlackTarget) -> Problem {
+    let place = match &target.secret_ref {
+        Some(SecretKeyRef { name, key }) => format!("the value of key {key:?} of the Secret {name:?}"),
+        None => "spec.alerts.slack.url".to_owned(),
+    };
+    Problem::InvalidSlackUrl { place }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! Says what was done: in the status, and in events.
+
+use flagmeter_crds::{Tenant, TenantStatus};
+use flagmeter_runtime::telemetry::chain;
+use flagmeter_store::postgres::tenants::ChangeKind;
+use kube::api::{Patch, PatchParams};
+use kube::core::DeserializeGuard;
+use kube::runtime::events::{Event, EventType};
+use kube::{Resource, ResourceExt};
+use serde_json::json;
+
+use super::apply::Applied;
+use super::context::NAME;
+use super::status::{self, Outcome};
+use super::{Context, Error};
+
+/// Writes the status, if it says something new, and an event for what people should hear of.
+pub(super) async fn report(
+    ctx: &Context,
+    tenant: &Tenant,
+    applied: &Applied,
+    status: &TenantStatus,
+) -> Result<(), Error> {
+    write(ctx, tenant, status).await?;
+    for event in events(tenant, applied) {
+        publish(ctx, tenant, &event).await;
+    }
+    Ok(())
+}
+
+/// Says in the status that a reconcile failed. What cannot be said is left: the error itself is
+/// logged, and tried again.
+pub(super) async fn trouble(ctx: &Context, tenant: &DeserializeGuard<Tenant>, error: &Error) {
+    match &tenant.0 {
+        Ok(tenant) => {
+            let status = status::after(tenant, &Outcome::Retrying(error), None, ctx.clock.now());
+            if let Err(error) = write(ctx, tenant, &status).await {
+                tracing::debug!(error = chain(&error), "failed to report a failure");
+            }
+        }
+        Err(invalid) => {
+            let note = format!("the resource does not parse: {}", invalid.error);
+            publish(ctx, tenant, &event(EventType::Warning, "InvalidSpec", note)).await;
+        }
+    }
+}
+
+/// Server-side apply under a name of its own, so that it owns these fields and no others.
+async fn write(ctx: &Context, tenant: &Tenant, status: &TenantStatus) -> Result<(), Error> {
+    if status::is_told(tenant, status) {
+        return Ok(());
+    }
+    let name = tenant.name_any();
+    let patch = Patch::Apply(json!({
+        "apiVersion": Tenant::api_version(&()),
+        "kind": Tenant::kind(&()),
+        "metadata": { "name": name },
+        "status": status,
+    }));
+    ctx.tenants()
+        .patch_status(&name, &PatchParams::apply(NAME).force(), &patch)
+        .await
+        .map(drop)
+        .map_err(|error| Error::Report(Box::new(error)))
+}
+
+/// What people should hear of: a write, and a problem that was not there before.
+fn events(tenant: &Tenant, applied: &Applied) -> Vec<Event> {
+    let written = applied.written.map(|kind| match kind {
+        ChangeKind::Created | ChangeKind::Changed => {
+            event(EventType::Normal, "Synced", "the tenant's settings were written to PostgreSQL".to_owned())
+        }
+        ChangeKind::DriftRepaired => event(
+            EventType::Warning,
+            "DriftRepaired",
+            "somebody else had changed the tenant's row in PostgreSQL; it was put back".to_owned(),
+        ),
+        ChangeKind::Adopted => event(
+            EventType::Normal,
+            "Adopted",
+            "the row and the usage of an earlier resource of this name were taken over".to_owned(),
+        ),
+    });
+    let problem = applied.problem.as_ref().filter(|problem| !status::is_known(tenant, problem));
+    let problem = problem.map(|problem| event(EventType::Warning, problem.reason(), problem.to_string()));
+    written.into_iter().chain(problem).collect()
+}
+
+fn event(type_: EventType, reason: &str, note: String) -> Event {
+    Event {
+        type_,
+        reason: reason.to_owned(),
+        note: Some(note),
+        action: "Reconcile".to_owned(),
+        secondary: None,
+    }
+}
+
+/// Best effort: an event that is lost is no reason to do anything again.
+async fn publish(ctx: &Context, tenant: &impl Resource<DynamicType = ()>, event: &Event) {
+    if let Err(error) = ctx.recorder.publish(event, &tenant.object_ref(&())).await {
+        tracing::debug!(error = chain(&error), "failed to publish an event");
+    }
+}

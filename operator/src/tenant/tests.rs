@@ -1,0 +1,242 @@
+//! The flow: a played API server, and a real database.
+
+use std::time::Duration;
+
+use flagmeter_crds::TenantStatus;
+use flagmeter_runtime::clock::Clock;
+use flagmeter_store::PgPool;
+use flagmeter_store::postgres::tenants;
+use http::{Method, Request, Response};
+use jiff::Timestamp;
+use kube::Client;
+use kube::client::Body;
+use prometheus::Registry;
+use serde_json::{Value, json};
+use tower_test::mock::Handle;
+
+use super::*;
+use crate::metrics::Metrics;
+
+const URL: &str = "https://hooks.slack.com/services/T0/B0/x";
+const NOW: &str = "2026-03-20T12:00:00Z";
+const RESYNC: Duration = Duration::from_mins(5);
+
+/// A tenant as the API server would give it, with defaults filled in.
+fn acme(slack: &Value, status: Option<TenantStatus>) -> Arc<DeserializeGuard<Tenant>> {
+    let mut tenant: Tenant = serde_json::from_value(json!({
+        "apiVersion": "flagmeter.dev/v1alpha1",
+        "kind": "Tenant",
+        "metadata": { "name": "acme", "namespace": "shop", "uid": "uid-1", "generation": 1 },
+        "spec": { "monthlyQuota": 1_000, "billingDay": 15, "timeZone": "UTC", "alerts": { "slack": slack } },
+    }))
+    .unwrap();
+    tenant.status = status;
+    Arc::new(DeserializeGuard(Ok(tenant)))
+}
+
+fn plain() -> Arc<DeserializeGuard<Tenant>> {
+    acme(&json!({ "url": URL }), None)
+}
+
+/// The played API server. It answers in order, and remembers what it was told.
+struct Server(Handle<Request<Body>, Response<Body>>);
+
+impl Server {
+    /// The next call: its method, path and body. `answer` makes the response's status and body.
+    async fn next(&mut self, answer: impl FnOnce(&Value) -> (u16, Value)) -> (Method, String, Value) {
+        let (request, respond) = self.0.next_request().await.expect("a call");
+        let (parts, body) = request.into_parts();
+        let body = body.collect_bytes().await.unwrap();
+        let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() };
+        let (status, answer) = answer(&body);
+        let answer = Body::from(serde_json::to_vec(&answer).unwrap());
+        respond.send_response(Response::builder().status(status).body(answer).unwrap());
+        (parts.method, parts.uri.to_string(), body)
+    }
+
+    /// A write of the status: what it says.
+    async fn status(&mut self) -> TenantStatus {
+        let echo = |body: &Value| {
+            let mut tenant = body.clone();
+            tenant["spec"] = json!({ "monthlyQuota": 1 });
+            (200, tenant)
+        };
+        let (method, uri, body) = self.next(echo).await;
+        let expected = "/apis/flagmeter.dev/v1alpha1/namespaces/shop/tenants/acme/status?\
+                        &force=true&fieldManager=flagmeter-operator";
+        assert_eq!((method, uri.as_str()), (Method::PATCH, expected));
+        serde_json::from_value(body["status"].clone()).unwrap()
+    }
+
+    /// An event: its type and reason.
+    async fn event(&mut self) -> (String, String) {
+        let (method, uri, body) = self.next(|body| (201, body.clone())).await;
+        assert_eq!(method, Method::POST);
+        assert!(uri.starts_with("/apis/events.k8s.io/v1/namespaces/shop/events"), "{uri}");
+        let text = |field: &str| body[field].as_str().unwrap_or_default().to_owned();
+        (text("type"), text("reason"))
+    }
+
+    /// Everything was said.
+    async fn has_no_more(mut self) {
+        assert!(self.0.next_request().await.is_none(), "a call too many");
+    }
+}
+
+fn context(db: PgPool) -> (Arc<Context>, Server) {
+    let (service, handle) = tower_test::mock::pair();
+    let context = Context::new(
+        Client::new(service, "shop"),
+        db,
+        "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".parse().unwrap(),
+        Metrics::register(&Registry::new()).unwrap(),
+        Clock::fixed(NOW.parse().unwrap()),
+        Settings { namespace: "shop".into(), identity: "operator-0".into(), resync: RESYNC },
+    );
+    (Arc::new(context), Server(handle))
+}
+
+/// Status and events of one reconcile that should write both.
+async fn told(
+    server: &mut Server,
+    tenant: Arc<DeserializeGuard<Tenant>>,
+    ctx: &Arc<Context>,
+    events: usize,
+) -> (TenantStatus, Vec<(String, String)>) {
+    let play = async {
+        let status = server.status().await;
+        let mut told = Vec::new();
+        for _ in 0..events {
+            told.push(server.event().await);
+        }
+        (status, told)
+    };
+    let (outcome, told) = tokio::join!(reconcile(tenant, Arc::clone(ctx)), play);
+    outcome.unwrap();
+    told
+}
+
+fn ready(status: &TenantStatus) -> (&str, &str) {
+    (&status.conditions[0].status, &status.conditions[0].reason)
+}
+
+fn event(type_: &str, reason: &str) -> (String, String) {
+    (type_.to_owned(), reason.to_owned())
+}
+
+async fn kinds(db: &PgPool) -> Vec<String> {
+    sqlx::query_scalar("SELECT kind FROM tenant_changes ORDER BY id").fetch_all(db).await.unwrap()
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_new_tenant_is_written_and_reported_and_a_resync_of_it_says_nothing(db: PgPool) {
+    let (ctx, mut server) = context(db.clone());
+    let (status, events) = told(&mut server, plain(), &ctx, 1).await;
+    assert_eq!(ready(&status), ("True", "Synced"));
+    assert_eq!(events, [event("Normal", "Synced")]);
+    let usage = status.usage.as_ref().unwrap();
+    assert_eq!((usage.total_tokens, usage.percent), (0, 0));
+    assert_eq!(usage.period_end.0, "2026-04-15T00:00:00Z".parse::<Timestamp>().unwrap());
+    let row = tenants::find(&db, &ctx.sealer, "acme").await.unwrap().unwrap().row;
+    assert_eq!((row.monthly_quota, row.name.as_str(), row.slack.is_some()), (1_000, "acme", true));
+
+    // No call at all: the server is not played, so one would hang.
+    let again = reconcile(acme(&json!({ "url": URL }), Some(status)), Arc::clone(&ctx)).await;
+    assert_ne!(again.unwrap(), Action::await_change());
+    assert_eq!(kinds(&db).await, ["created"]);
+    assert_eq!(ctx.metrics.reconciles.with_label_values(&["in_force"]).get(), 2);
+    drop(ctx);
+    server.has_no_more().await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_row_that_somebody_edited_is_put_back_and_said_so(db: PgPool) {
+    let (ctx, mut server) = context(db.clone());
+    let (status, _) = told(&mut server, plain(), &ctx, 1).await;
+    sqlx::query("UPDATE tenants SET monthly_quota = 7").execute(&db).await.unwrap();
+    sqlx::query("DELETE FROM slack_webhooks").execute(&db).await.unwrap();
+
+    // The status does not change, so the event is all that is said.
+    let tenant = acme(&json!({ "url": URL }), Some(status));
+    let (outcome, event) = tokio::join!(reconcile(tenant, Arc::clone(&ctx)), server.event());
+    outcome.unwrap();
+    assert_eq!(event, self::event("Warning", "DriftRepaired"));
+    let row = tenants::find(&db, &ctx.sealer, "acme").await.unwrap().unwrap().row;
+    assert_eq!((row.monthly_quota, row.slack.is_some()), (1_000, true));
+    assert_eq!(kinds(&db).await, ["created", "drift_repaired"]);
+    assert_eq!(ctx.metrics.drift_repairs.get(), 1);
+    drop(ctx);
+    server.has_no_more().await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_missing_secret_stalls_the_tenant_and_is_said_once(db: PgPool) {
+    let (ctx, mut server) = context(db.clone());
+    let slack = json!({ "secretRef": { "name": "acme-slack" } });
+    let absent = |_: &Value| {
+        (404, json!({ "kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404 }))
+    };
+    let path = "/api/v1/namespaces/shop/secrets/acme-slack";
+
+    let play = async {
+        let (_, uri, _) = server.next(absent).await;
+        assert_eq!(uri, path);
+        (server.status().await, server.event().await, server.event().await)
+    };
+    let (outcome, (status, first, second)) =
+        tokio::join!(reconcile(acme(&slack, None), Arc::clone(&ctx)), play);
+    outcome.unwrap();
+    assert_eq!(ready(&status), ("False", "SecretNotFound"));
+    assert_eq!(status.conditions[2].status, "True", "Stalled");
+    assert_eq!([first, second], [event("Normal", "Synced"), event("Warning", "SecretNotFound")]);
+
+    // The next time, only the Secret is asked for.
+    let tenant = acme(&slack, Some(status));
+    let (outcome, _) = tokio::join!(reconcile(tenant, Arc::clone(&ctx)), server.next(absent));
+    outcome.unwrap();
+    assert_eq!(kinds(&db).await, ["created"]);
+    assert_eq!(ctx.metrics.reconciles.with_label_values(&["stalled"]).get(), 2);
+    drop(ctx);
+    server.has_no_more().await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_database_that_is_away_is_reported_and_tried_again_with_growing_pauses(db: PgPool) {
+    let (ctx, mut server) = context(db.clone());
+    db.close().await;
+    let (outcome, status) = tokio::join!(reconcile(plain(), Arc::clone(&ctx)), server.status());
+    let error = outcome.unwrap_err();
+    assert!(matches!(error, Error::Observe(_)), "{error}");
+    assert_eq!(ready(&status), ("False", "DatabaseUnavailable"));
+    assert_eq!(status.conditions[1].status, "True", "Reconciling");
+    assert_eq!(status.conditions[2].status, "False", "Stalled");
+
+    let first = error_policy(plain(), &error, Arc::clone(&ctx));
+    let second = error_policy(plain(), &error, Arc::clone(&ctx));
+    assert_ne!(first, Action::await_change());
+    assert_ne!(first, second);
+
+    // What was said already is not said again.
+    let tenant = acme(&json!({ "url": URL }), Some(status));
+    reconcile(tenant, Arc::clone(&ctx)).await.unwrap_err();
+    assert_eq!(ctx.metrics.reconciles.with_label_values(&["observe"]).get(), 2);
+    drop(ctx);
+    server.has_no_more().await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_resource_that_does_not_parse_waits_for_an_edit(db: PgPool) {
+    let (ctx, mut server) = context(db.clone());
+    let tenant: DeserializeGuard<Tenant> = serde_json::from_value(json!({
+        "metadata": { "name": "acme", "namespace": "shop", "uid": "uid-1" },
+        "spec": { "monthlyQuota": "many" },
+    }))
+    .unwrap();
+    let tenant = Arc::new(tenant);
+    let (outcome, told) = tokio::join!(reconcile(Arc::clone(&tenant), Arc::clone(&ctx)), server.event());
+    let error = outcome.unwrap_err();
+    assert_eq!(told, event("Warning", "InvalidSpec"));
+    assert_eq!(error_policy(tenant, &error, ctx), Action::await_change());
+    assert!(kinds(&db).await.is_empty());
+    server.has_no_more().await;
+}

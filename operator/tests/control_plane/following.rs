@@ -1,0 +1,202 @@
+//! The rows follow the resources, and the status follows the rows.
+
+use flagmeter_crds::{Tenant, UsageStatus};
+use flagmeter_store::PgPool;
+use flagmeter_store::postgres::tenants::{self, TenantRow};
+use k8s_openapi::api::events::v1::Event;
+use kube::Api;
+use kube::api::{DeleteParams, ListParams};
+use serde_json::json;
+
+use crate::cluster::{Cluster, eventually, in_namespace};
+use crate::running::{Running, sealer};
+
+const URL: &str = "https://hooks.slack.com/services/T0/B0/x";
+const OTHER_URL: &str = "https://hooks.slack.com/services/T0/B0/y";
+
+/// The tenant's row, once it is as `right` says.
+async fn row(db: &PgPool, what: &str, right: impl Fn(&TenantRow) -> bool) -> TenantRow {
+    eventually(what, async || {
+        let found = tenants::find(db, &sealer(), "acme").await.unwrap();
+        found.map(|found| found.row).filter(|row| right(row))
+    })
+    .await
+}
+
+/// The tenant's usage in its status, once it is `total`.
+async fn used(cluster: &Cluster, total: i64) -> UsageStatus {
+    let tenants: Api<Tenant> = cluster.api();
+    eventually(&format!("the status says {total}"), async || {
+        let usage = tenants.get("acme").await.unwrap().status?.usage?;
+        (usage.total_tokens == total).then_some(usage)
+    })
+    .await
+}
+
+/// Waits for an event of this reason.
+async fn event(cluster: &Cluster, reason: &str) -> Event {
+    let events: Api<Event> = cluster.api();
+    eventually(&format!("an event {reason}"), async || {
+        let events = events.list(&ListParams::default()).await.unwrap();
+        events.into_iter().find(|event| event.reason.as_deref() == Some(reason))
+    })
+    .await
+}
+
+/// The URL that is stored, opened.
+async fn stored_url(db: &PgPool) -> Option<String> {
+    let sealed: Option<Vec<u8>> = sqlx::query_scalar("SELECT url FROM slack_webhooks WHERE tenant = 'acme'")
+        .fetch_optional(db)
+        .await
+        .unwrap();
+    sealer().open("acme", &sealed?)
+}
+
+async fn kinds(db: &PgPool) -> Vec<String> {
+    sqlx::query_scalar("SELECT kind FROM tenant_changes ORDER BY id").fetch_all(db).await.unwrap()
+}
+
+async fn delete(cluster: &Cluster) {
+    cluster.api::<Tenant>().delete("acme", &DeleteParams::default()).await.unwrap();
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_tenant_is_followed_from_its_creation_through_deletion_to_its_return(db: PgPool) {
+    in_namespace(async move |cluster| {
+        let operator = Running::start(&cluster, &db, "operator-0").await;
+        cluster
+            .apply("acme", json!({ "displayName": "Acme Corp", "monthlyQuota": 1_000, "billingDay": 15 }))
+            .await;
+        let tenant = cluster.reported("acme", "Synced").await;
+        let usage = tenant.status.unwrap().usage.unwrap();
+        assert_eq!((usage.total_tokens, usage.percent), (0, 0));
+        let row = row(&db, "the row is written", |_| true).await;
+        assert_eq!((row.name.as_str(), row.monthly_quota, row.billing_day), ("Acme Corp", 1_000, 15));
+        event(&cluster, "Synced").await;
+
+        // The worker counts.
+        sqlx::query(
+            "INSERT INTO usage_periods (tenant, period_start, period_end, total_tokens, events, last_minute)
+             VALUES ('acme', $1::text::timestamptz, $2::text::timestamptz, 500, 1, $1::text::timestamptz)",
+        )
+        .bind(usage.period_start.0.to_string())
+        .bind(usage.period_end.0.to_string())
+        .execute(&db)
+        .await
+        .unwrap();
+        assert_eq!(used(&cluster, 500).await.percent, 50);
+
+        cluster
+            .apply("acme", json!({ "displayName": "Acme Corp", "monthlyQuota": 2_000, "billingDay": 15 }))
+            .await;
+        let tenant = cluster.reported("acme", "Synced").await;
+        assert_eq!(tenant.status.unwrap().usage.unwrap().percent, 25);
+        self::row(&db, "the quota is followed", |row| row.monthly_quota == 2_000).await;
+
+        delete(&cluster).await;
+        self::row(&db, "the row is detached", |row| row.detached_at.is_some()).await;
+        cluster.apply("acme", json!({ "monthlyQuota": 2_000, "billingDay": 15 })).await;
+        let tenant = cluster.reported("acme", "Synced").await;
+        assert_eq!(tenant.status.unwrap().usage.unwrap().total_tokens, 500, "usage was kept");
+        event(&cluster, "Adopted").await;
+        assert_eq!(kinds(&db).await, ["created", "changed", "detached", "adopted"]);
+        operator.stop().await;
+    })
+    .await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_row_that_somebody_edited_is_put_back_and_a_resync_writes_nothing(db: PgPool) {
+    in_namespace(async move |cluster| {
+        let operator = Running::start(&cluster, &db, "operator-0").await;
+        cluster.apply("acme", json!({ "monthlyQuota": 1_000, "alerts": { "slack": { "url": URL } } })).await;
+        let tenant = cluster.reported("acme", "Synced").await;
+
+        let reconciles = operator.metrics.reconciles.with_label_values(&["in_force"]);
+        let before = reconciles.get();
+        eventually("three resyncs", async || (reconciles.get() >= before + 3).then_some(())).await;
+        let later = cluster.api::<Tenant>().get("acme").await.unwrap();
+        assert_eq!(later.metadata.resource_version, tenant.metadata.resource_version);
+        assert_eq!(kinds(&db).await, ["created"]);
+
+        sqlx::query("UPDATE tenants SET monthly_quota = 9, time_zone = 'Asia/Tokyo'")
+            .execute(&db)
+            .await
+            .unwrap();
+        sqlx::query("UPDATE slack_webhooks SET enabled = false").execute(&db).await.unwrap();
+        let row = row(&db, "the row is put back", |row| row.monthly_quota == 1_000).await;
+        assert_eq!((row.time_zone.as_str(), row.slack.unwrap().enabled), ("UTC", true));
+        event(&cluster, "DriftRepaired").await;
+        eventually("it is counted", async || (operator.metrics.drift_repairs.get() >= 1).then_some(())).await;
+        assert!(kinds(&db).await[1..].iter().all(|kind| kind == "drift_repaired"));
+        operator.stop().await;
+    })
+    .await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_webhook_follows_its_secret(db: PgPool) {
+    in_namespace(async move |cluster| {
+        let operator = Running::start(&cluster, &db, "operator-0").await;
+        let slack = json!({ "secretRef": { "name": "acme-slack" } });
+        cluster.apply("acme", json!({ "monthlyQuota": 1_000, "alerts": { "slack": slack } })).await;
+        cluster.reported("acme", "SecretNotFound").await;
+        event(&cluster, "SecretNotFound").await;
+        row(&db, "it counts all the same", |row| row.slack.is_none()).await;
+
+        cluster.apply_secret("acme-slack", json!({ "token": "x" })).await;
+        cluster.reported("acme", "SecretKeyMissing").await;
+        cluster.apply_secret("acme-slack", json!({ "url": "http://hooks.slack.com/services" })).await;
+        cluster.reported("acme", "InvalidSlackUrl").await;
+        cluster.apply_secret("acme-slack", json!({ "url": URL })).await;
+        cluster.reported("acme", "Synced").await;
+        assert_eq!(stored_url(&db).await.as_deref(), Some(URL));
+
+        cluster.apply_secret("acme-slack", json!({ "url": OTHER_URL })).await;
+        let follows = async || stored_url(&db).await.filter(|url| url == OTHER_URL);
+        eventually("the webhook follows", follows).await;
+        assert!(kinds(&db).await.iter().all(|kind| kind != "drift_repaired"));
+        operator.stop().await;
+    })
+    .await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn of_two_that_claim_one_id_the_older_holds_it(db: PgPool) {
+    in_namespace(async move |cluster| {
+        flagmeter_store::testing::add_tenant(&db, "acme").await;
+        let operator = Running::start(&cluster, &db, "operator-0").await;
+        cluster.apply("acme", json!({ "monthlyQuota": 5 })).await;
+        let tenant = cluster.reported("acme", "TenantIdTaken").await;
+        let status = tenant.status.unwrap();
+        let stalled = status.conditions.iter().find(|condition| condition.type_ == "Stalled").unwrap();
+        assert_eq!(stalled.status, "True");
+        assert!(stalled.message.contains("namespace \"default\""), "{}", stalled.message);
+        assert_eq!(status.usage, None);
+
+        // Nor does its end touch what was never its own.
+        delete(&cluster).await;
+        cluster.apply("globex", json!({ "monthlyQuota": 5 })).await;
+        cluster.reported("globex", "Synced").await;
+        let row = row(&db, "the row stands", |_| true).await;
+        assert_eq!((row.monthly_quota, row.detached_at), (1_000_000, None));
+        operator.stop().await;
+    })
+    .await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_tenant_that_went_while_no_operator_looked_is_detached(db: PgPool) {
+    in_namespace(async move |cluster| {
+        let operator = Running::start(&cluster, &db, "operator-0").await;
+        cluster.apply("acme", json!({ "monthlyQuota": 1_000 })).await;
+        cluster.reported("acme", "Synced").await;
+        operator.stop().await;
+
+        delete(&cluster).await;
+        let operator = Running::start(&cluster, &db, "operator-1").await;
+        row(&db, "the row is detached", |row| row.detached_at.is_some()).await;
+        operator.stop().await;
+    })
+    .await;
+}

@@ -1,0 +1,81 @@
+//! The operator, running inside a test.
+
+use std::time::Duration;
+
+use flagmeter_operator::metrics::Metrics;
+use flagmeter_operator::tenant::{Context, Settings};
+use flagmeter_operator::{CONDITIONS, Error, Operator};
+use flagmeter_runtime::admin::Readiness;
+use flagmeter_runtime::clock::Clock;
+use flagmeter_store::PgPool;
+use flagmeter_store::sealed::Sealer;
+use kube::Client;
+use prometheus::Registry;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::{Cluster, eventually};
+
+/// A running operator.
+pub(crate) struct Running {
+    pub(crate) metrics: Metrics,
+    readiness: Readiness,
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), Error>>,
+}
+
+/// The key under which the tests' operators seal.
+pub(crate) fn sealer() -> Sealer {
+    "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".parse().unwrap()
+}
+
+impl Running {
+    /// Starts one under `identity`, with the operator's rights and a resync every second or so.
+    pub(crate) async fn start(cluster: &Cluster, db: &PgPool, identity: &str) -> Self {
+        Self::with_client(cluster.as_operator().await, cluster, db, identity)
+    }
+
+    fn with_client(client: Client, cluster: &Cluster, db: &PgPool, identity: &str) -> Self {
+        let metrics = Metrics::register(&Registry::new()).unwrap();
+        let readiness = Readiness::of(&CONDITIONS);
+        let settings = Settings {
+            namespace: cluster.namespace.clone(),
+            identity: identity.to_owned(),
+            resync: Duration::from_secs(1),
+        };
+        let context = Context::new(client, db.clone(), sealer(), metrics.clone(), Clock::system(), settings);
+        let stop = CancellationToken::new();
+        let operator = Operator { context, readiness: readiness.clone() };
+        let task = tokio::spawn(operator.run(stop.clone()));
+        Self { metrics, readiness, stop, task }
+    }
+
+    /// Waits until it stands for election.
+    pub(crate) async fn is_ready(&self) {
+        eventually("the operator is ready", async || self.readiness.is_ready().then_some(())).await;
+    }
+
+    /// Waits until it leads, and has seen all Tenants.
+    pub(crate) async fn leads(&self) {
+        let leads = async || (self.metrics.leader.get() == 1 && self.readiness.is_ready()).then_some(());
+        eventually("the operator leads", leads).await;
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        self.ended().await.unwrap();
+    }
+
+    /// Waits until it ends by itself, or because it was asked to.
+    pub(crate) async fn ended(mut self) -> Result<(), Error> {
+        let ended = tokio::time::timeout(Duration::from_secs(30), &mut self.task).await;
+        ended.expect("the operator ends").unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
