@@ -115,7 +115,7 @@ fn a_tenant_resource_that_says_something_impossible_is_refused_at_apply() {
             "exactly one of url and secretRef",
         ),
         ("bad", slack("enabled: true"), "exactly one of url and secretRef"),
-        (long.as_str(), "monthlyQuota: 1".to_owned(), "a DNS label of at most 63 characters"),
+        (long.as_str(), "monthlyQuota: 1".to_owned(), "at most 63 lower-case letters"),
     ];
     for (name, spec, message) in cases {
         let tenant = format!(

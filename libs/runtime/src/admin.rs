@@ -63,9 +63,9 @@ impl Readiness {
 pub fn registry() -> Registry {
     let registry = Registry::new();
     #[cfg(target_os = "linux")]
-    if let Err(error) = registry.register(Box::new(
-        prometheus::process_collector::ProcessCollector::for_self(),
-    )) {
+    if let Err(error) =
+        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
+    {
         tracing::warn!(%error, "the process's own metrics are missing");
     }
     registry
@@ -98,11 +98,7 @@ fn router(registry: Registry, readiness: Readiness) -> Router {
 }
 
 async fn readyz(State(readiness): State<Readiness>) -> (StatusCode, String) {
-    let status = if readiness.is_ready() {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
+    let status = if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, readiness.report())
 }
 

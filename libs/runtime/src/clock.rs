@@ -21,10 +21,7 @@ impl Clock {
 
     /// The current time. An operation asks once and passes the answer on.
     #[must_use]
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the place that the ban points to"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "this is the place that the ban points to")]
     pub fn now(&self) -> Timestamp {
         self.0.unwrap_or_else(Timestamp::now)
     }

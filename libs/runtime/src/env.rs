@@ -57,20 +57,14 @@ impl Env {
     /// The environment of this process.
     #[must_use]
     pub fn process() -> Self {
-        Self {
-            values: std::env::vars_os().filter_map(as_text).collect(),
-            faults: Vec::new(),
-        }
+        Self { values: std::env::vars_os().filter_map(as_text).collect(), faults: Vec::new() }
     }
 
     /// A given environment, for tests.
     #[must_use]
     pub fn of<const N: usize>(values: [(&str, &str); N]) -> Self {
         let values = values.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        Self {
-            values: values.into(),
-            faults: Vec::new(),
-        }
+        Self { values: values.into(), faults: Vec::new() }
     }
 
     /// The value of `name`, which must be set and not empty.
@@ -117,14 +111,9 @@ impl Env {
         self.values.get(name).filter(|text| !text.is_empty()).cloned()
     }
 
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "the callers have no other use for it"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "the callers have no other use for it")]
     fn parse<T: FromStr<Err: Display>>(&mut self, name: &str, text: String) -> Option<T> {
-        text.parse()
-            .map_err(|fault| self.fault(name, &format_args!("is not valid: {fault}")))
-            .ok()
+        text.parse().map_err(|fault| self.fault(name, &format_args!("is not valid: {fault}"))).ok()
     }
 }
 

@@ -39,10 +39,7 @@ impl LogSettings {
         if let Err(fault) = EnvFilter::try_new(&filter) {
             env.fault("FLAGMETER_LOG", &fault);
         }
-        Some(Self {
-            filter,
-            format: format?,
-        })
+        Some(Self { filter, format: format? })
     }
 }
 
@@ -54,11 +51,8 @@ pub fn start(settings: &LogSettings) {
         .with_writer(std::io::stdout);
     let started = match settings.format {
         LogFormat::Json => {
-            let subscriber = subscriber
-                .json()
-                .flatten_event(true)
-                .with_current_span(true)
-                .with_span_list(false);
+            let subscriber =
+                subscriber.json().flatten_event(true).with_current_span(true).with_span_list(false);
             tracing::subscriber::set_global_default(subscriber.finish())
         }
         LogFormat::Text => tracing::subscriber::set_global_default(subscriber.with_ansi(false).finish()),
