@@ -1,2 +1,106 @@
-//! .
-fn main() {}
+//! `cargo xtask`: what people who develop FlagMeter, and CI, do with it.
+
+mod account;
+mod assembly;
+mod binaries;
+mod cache;
+mod certificates;
+mod checkout;
+mod command;
+mod environment;
+mod execution;
+mod interrupt;
+mod kubectl;
+mod machine;
+mod ports;
+mod process;
+mod progress;
+mod query_data;
+mod registry;
+mod release;
+mod samples;
+mod secret;
+mod servers;
+mod settings;
+mod state;
+mod supervision;
+mod system;
+mod tools;
+mod waiting;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Runs, tests and stops FlagMeter on this machine.
+///
+/// Everything listens on loopback and runs without root and without containers. What is missing is
+/// fetched once into a cache outside the checkout: `$FLAGMETER_CACHE`, or the user's cache folder.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+struct Arguments {
+    /// Folder of the running system: its data, logs, env.json and env.sh.
+    #[arg(long, global = true, value_name = "DIR", default_value = ".dev")]
+    state: PathBuf,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Brings up the whole system: PostgreSQL, Valkey, a Kubernetes control plane, the chart, sample
+    /// tenants and events.
+    ///
+    /// Stays in the foreground and watches over every part until Ctrl-C, which stops them all.
+    Up(command::up::Options),
+    /// Stops everything, also what a killed `up` left behind.
+    Down {
+        /// Forget the data too.
+        #[arg(long)]
+        purge: bool,
+    },
+    /// Shows every part: where it listens, since when it runs, its memory, its health.
+    ///
+    /// Ends with 0 if all runs, with 3 if not.
+    Status,
+    /// Restarts one server without `up` taking it for a failure.
+    Restart {
+        /// Which one.
+        name: servers::Name,
+        /// End it with SIGKILL, as a crash would.
+        #[arg(long)]
+        kill: bool,
+    },
+    /// Finds or fetches the servers and tools that `up` and `test` need, and says where each is.
+    Tools,
+    /// Runs the tests of the named layers, or of all, in the order in which the layers build on each other.
+    Test {
+        /// lint, rules, store, operator, system, chart.
+        layers: Vec<command::test::Layer>,
+    },
+    /// Writes .sqlx anew, from the queries and the migrations as they are.
+    Sqlx,
+    /// Keeps watch over a system that `up --detach` brought up.
+    #[command(hide = true)]
+    Supervise,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = interrupt::listen().and_then(|()| match arguments.command {
+        Command::Up(options) => command::up::run(&arguments.state, &options),
+        Command::Down { purge } => command::down::run(&arguments.state, purge),
+        Command::Status => command::status::run(&arguments.state),
+        Command::Restart { name, kill } => command::restart::run(&arguments.state, name, kill),
+        Command::Tools => command::tools::run(),
+        Command::Test { layers } => command::test::run(&layers),
+        Command::Sqlx => command::sqlx::run(),
+        Command::Supervise => command::supervise::run(&arguments.state),
+    });
+    outcome.unwrap_or_else(|error| {
+        eprintln!("\nerror: {error:#}");
+        ExitCode::FAILURE
+    })
+}
