@@ -1,13 +1,19 @@
 //! What a usage event is, and what is wrong with one that is none.
 
+mod cloud;
+mod fault;
 mod names;
+mod object;
+mod plain;
+mod value;
 mod wire;
 
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
+pub use fault::Fault;
 pub use names::{FeatureName, NotAFeature, NotATenant, NotTokens, TenantName, TokenCount};
-pub use wire::{Fault, Refusal, decode};
+pub use wire::{Body, Checked, Form, Refusal, decode, decode_binary};
 
 /// How far in the past a timestamp may lie. The same as what the field's other meters take.
 pub const MAX_AGE: SignedDuration = SignedDuration::from_hours(35 * 24);
