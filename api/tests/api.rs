@@ -51,7 +51,8 @@ async fn what_is_no_event_is_refused_with_a_code_and_what_to_do_and_is_not_queue
     let cases = [
         // body, content type, status, code, part of the detail
         ("{".to_owned(), json_type, 400, "invalid_json", "not JSON"),
-        ("[]".to_owned(), json_type, 422, "invalid_event", "must be a JSON object"),
+        ("7".to_owned(), json_type, 422, "invalid_event", "must be a JSON object"),
+        ("[]".to_owned(), json_type, 422, "invalid_event", "at least one event"),
         (
             event("acme", "0"),
             json_type,
@@ -64,7 +65,7 @@ async fn what_is_no_event_is_refused_with_a_code_and_what_to_do_and_is_not_queue
         (event("acme", "9007199254740992"), json_type, 422, "invalid_event", "tokens must be"),
         (event("acme", "1,\"tokens\":1"), json_type, 422, "invalid_event", "tokens must come only once"),
         (r#"{"tenant":"acme","tokens":1}"#.to_owned(), json_type, 422, "invalid_event", "feature is missing"),
-        (event("globex", "1"), json_type, 422, "unknown_tenant", "there is no tenant `globex`"),
+        (event("globex", "1"), json_type, 422, "unknown_tenant", "tenant `globex` is not known"),
         (large, json_type, 413, "body_too_large", "at most 1048576 bytes"),
         (EVENT.to_owned(), "text/plain", 415, "unsupported_media_type", "application/json"),
         (EVENT.to_owned(), "", 415, "unsupported_media_type", "application/json"),
@@ -104,7 +105,7 @@ async fn a_queue_that_is_down_is_503_and_its_address_stays_inside(pool: PgPool) 
         "type": "https://flagmeter.dev/problems/queue_unavailable",
         "title": "The queue is unavailable",
         "status": 503,
-        "detail": "the event may not have been counted; send it again after a second, with the same id if it has one",
+        "detail": "what was sent may not be counted; send it again after a second, with the same ids if it has any",
         "code": "queue_unavailable",
     });
     assert_eq!(answer.json, expected);
@@ -215,4 +216,102 @@ async fn a_path_or_method_that_is_not_there_is_a_problem_too(pool: PgPool) {
         (StatusCode::METHOD_NOT_ALLOWED, &json!("method_not_allowed"))
     );
     assert_eq!(answer.headers["allow"], "POST");
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_list_is_taken_whole_or_not_at_all_unless_the_client_prefers_otherwise(pool: PgPool) {
+    let server = Server::start(pool, &["acme"]).await;
+    let event =
+        |tenant: &str, tokens: u32| format!(r#"{{"tenant":"{tenant}","feature":"f","tokens":{tokens}}}"#);
+    let good = format!("[{},{}]", event("acme", 1), event("acme", 2));
+    let answer = server.post(&good).await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED);
+    assert_eq!(answer.json, json!({ "accepted": 2, "status": "accepted", "durability": "fsync" }));
+    let lines = format!("{}\n{}\n", event("acme", 3), event("acme", 4));
+    assert_eq!(server.post_as(&lines, "application/x-ndjson").await.json["accepted"], 2);
+
+    let mixed = format!("[{},{},{},7]", event("acme", 5), event("acme", 0), event("globex", 6));
+    let errors = json!([
+        { "index": 1, "code": "invalid_event", "field": "tokens", "detail": "must be a whole number from 1 to 9007199254740991" },
+        { "index": 2, "code": "unknown_tenant", "field": "tenant",
+          "detail": "`globex` is not known; create its Tenant resource, or correct the name" },
+        { "index": 3, "code": "invalid_event", "detail": "the event must be a JSON object" },
+    ]);
+    let refused = server.post(&mixed).await;
+    assert_eq!(
+        (refused.status.as_u16(), &refused.json["code"]),
+        (422, &json!("invalid_event")),
+        "{}",
+        refused.body
+    );
+    assert_eq!(refused.json["errors"], errors);
+    assert!(refused.json["detail"].as_str().unwrap().starts_with("3 of the events"), "{}", refused.body);
+
+    let taken = server.post_with(&mixed, &[("prefer", "respond-async, handling=lenient")]).await;
+    assert_eq!(taken.status, StatusCode::ACCEPTED, "{}", taken.body);
+    assert_eq!(taken.headers["preference-applied"], "handling=lenient");
+    assert_eq!((&taken.json["accepted"], &taken.json["errors"]), (&json!(1), &errors));
+
+    let tokens: Vec<i64> = queued(&server)
+        .await
+        .iter()
+        .flat_map(|batch| &batch.events)
+        .map(|event| event.tokens.get())
+        .collect();
+    assert_eq!(tokens, [1, 2, 3, 4, 5]);
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_list_may_hold_a_thousand_events_and_no_more(pool: PgPool) {
+    let server = Server::start(pool, &["acme"]).await;
+    let list = |events: usize| format!("[{}]", vec![EVENT; events].join(","));
+    assert_eq!(server.post(&list(1_000)).await.json["accepted"], 1_000);
+    let refused = server.post(&list(1_001)).await;
+    assert_eq!((refused.status.as_u16(), &refused.json["code"]), (413, &json!("too_many_events")));
+    assert_eq!(queued(&server).await.iter().map(|batch| batch.events.len()).sum::<usize>(), 1_000);
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn cloudevents_are_taken_single_in_a_batch_and_in_headers(pool: PgPool) {
+    let server = Server::start(pool, &["acme"]).await;
+    let cloud = |id: u32, tokens: u32| {
+        format!(
+            r#"{{"specversion":"1.0","type":"used","source":"/gw","id":"{id}","subject":"acme","data":{{"feature":"f","tokens":{tokens}}}}}"#
+        )
+    };
+    let single = server.post_as(&cloud(1, 10), "application/cloudevents+json").await;
+    assert_eq!(single.status, StatusCode::ACCEPTED, "{}", single.body);
+    let batch = format!("[{},{}]", cloud(2, 20), cloud(3, 30));
+    assert_eq!(server.post_as(&batch, "application/cloudevents-batch+json").await.json["accepted"], 2);
+    let headers = [
+        ("ce-specversion", "1.0"),
+        ("ce-type", "used"),
+        ("ce-source", "/gw"),
+        ("ce-id", "1"),
+        ("ce-subject", "acme"),
+    ];
+    let binary = server.post_with(r#"{"feature":"f","tokens":10}"#, &headers).await;
+    // The same source and id, and so the same event.
+    assert_eq!((binary.status, &binary.json["id"]), (StatusCode::ACCEPTED, &single.json["id"]));
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn an_idempotency_key_gives_every_event_without_an_id_the_same_id_again(pool: PgPool) {
+    let server = Server::start(pool, &["acme"]).await;
+    let list = format!(r#"[{EVENT},{{"tenant":"acme","feature":"f","tokens":1,"id":"own"}},{EVENT}]"#);
+    for _ in 0..2 {
+        assert_eq!(
+            server.post_with(&list, &[("idempotency-key", "\"request-1\"")]).await.json["accepted"],
+            3
+        );
+    }
+    let batches = queued(&server).await;
+    let ids = |batch: &Batch| batch.events.iter().map(|event| event.id.unwrap()).collect::<Vec<_>>();
+    assert_eq!(
+        ids(&batches[0]),
+        ["request-1#0", "own", "request-1#2"].map(flagmeter_core::event::EventId::of)
+    );
+    assert_eq!(ids(&batches[0]), ids(&batches[1]));
+    let refused = server.post_with(EVENT, &[("idempotency-key", "")]).await;
+    assert_eq!((refused.status.as_u16(), &refused.json["code"]), (400, &json!("invalid_header")));
 }

@@ -100,6 +100,15 @@ impl Server {
         self.send(request.body(Body::from(event.to_owned())).unwrap()).await
     }
 
+    /// A JSON body with further headers.
+    pub(crate) async fn post_with(&self, event: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut request = Request::post("/events").header("content-type", "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send(request.body(Body::from(event.to_owned())).unwrap()).await
+    }
+
     async fn send(&self, request: Request<Body>) -> Answer {
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();

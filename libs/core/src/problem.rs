@@ -7,6 +7,8 @@ use serde::Serialize;
 pub enum Code {
     /// 400: the body is not JSON.
     InvalidJson,
+    /// 400: a header is not what it must be.
+    InvalidHeader,
     /// 404: no tenant of this name.
     TenantNotFound,
     /// 404: no such path.
@@ -17,6 +19,8 @@ pub enum Code {
     RequestTimeout,
     /// 413: the body is larger than allowed.
     BodyTooLarge,
+    /// 413: the body holds more events than allowed.
+    TooManyEvents,
     /// 415: the media type is not one that is understood.
     UnsupportedMediaType,
     /// 422: JSON, but no event.
@@ -33,13 +37,15 @@ pub enum Code {
 
 impl Code {
     /// Every code, for documentation and for counters that start at zero.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::InvalidJson,
+        Self::InvalidHeader,
         Self::TenantNotFound,
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::RequestTimeout,
         Self::BodyTooLarge,
+        Self::TooManyEvents,
         Self::UnsupportedMediaType,
         Self::InvalidEvent,
         Self::UnknownTenant,
@@ -52,11 +58,13 @@ impl Code {
     const fn row(self) -> (u16, &'static str, &'static str) {
         match self {
             Self::InvalidJson => (400, "invalid_json", "The body is not JSON"),
+            Self::InvalidHeader => (400, "invalid_header", "A header is not valid"),
             Self::TenantNotFound => (404, "tenant_not_found", "There is no such tenant"),
             Self::NotFound => (404, "not_found", "There is no such path"),
             Self::MethodNotAllowed => (405, "method_not_allowed", "The path does not take this method"),
             Self::RequestTimeout => (408, "request_timeout", "The request took too long to arrive"),
             Self::BodyTooLarge => (413, "body_too_large", "The body is too large"),
+            Self::TooManyEvents => (413, "too_many_events", "The body holds too many events"),
             Self::UnsupportedMediaType => (415, "unsupported_media_type", "The media type is not supported"),
             Self::InvalidEvent => (422, "invalid_event", "The event is not valid"),
             Self::UnknownTenant => (422, "unknown_tenant", "The tenant is not known"),
@@ -109,15 +117,21 @@ pub struct Problem {
     pub detail: String,
     /// The stable code.
     pub code: &'static str,
-    /// What is wrong with which field, where that can be said.
+    /// What is wrong with which event and field, where that can be said.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub errors: Vec<FieldProblem>,
+    pub errors: Vec<EventProblem>,
 }
 
-/// What is wrong with one field.
+/// What is wrong with one field of one event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct FieldProblem {
-    /// The field's name.
+pub struct EventProblem {
+    /// The event's place in the list, from 0; absent where the request brought a single event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index: Option<usize>,
+    /// The stable code.
+    pub code: &'static str,
+    /// The field's name; absent where the event as a whole is wrong.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub field: String,
     /// What is allowed.
     pub detail: String,

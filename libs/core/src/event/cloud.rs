@@ -86,12 +86,11 @@ impl<'a> Cloud<'a> {
         };
         let tenant = match (&self.subject, &data.tenant) {
             (None, Some(_)) => plain::tenant(&mut faults, "data.tenant", data.tenant.as_ref()),
-            (subject, None) => plain::tenant(&mut faults, "subject", subject.as_ref()),
             (Some(subject), Some(tenant)) if subject.text() != tenant.text() => {
                 faults.add("subject", &"must be the same as data.tenant, or one of them left out");
                 None
             }
-            (subject, Some(_)) => plain::tenant(&mut faults, "subject", subject.as_ref()),
+            (subject, _) => plain::tenant(&mut faults, "subject", subject.as_ref()),
         };
         data.usage(faults, tenant, id, occurred_at.unwrap_or(now))
     }

@@ -51,12 +51,11 @@ impl<'de, T: Known<'de>> Visitor<'de> for ObjectVisitor<T> {
         let mut fields = T::default();
         let mut unknown = HashSet::new();
         while let Some(Value::Text(name)) = map.next_key::<Value<'de>>()? {
-            let repeated = match fields.read(&name, &mut map)? {
-                Some(repeated) => repeated,
-                None => {
-                    map.next_value::<IgnoredAny>()?;
-                    !unknown.insert(name.clone())
-                }
+            let repeated = if let Some(repeated) = fields.read(&name, &mut map)? {
+                repeated
+            } else {
+                map.next_value::<IgnoredAny>()?;
+                !unknown.insert(name.clone())
             };
             if repeated {
                 fields.repeated(name.into_owned());
