@@ -44,7 +44,7 @@ impl Plain<'_> {
     pub(super) fn check(self, now: Timestamp) -> Result<UsageEvent, Vec<Fault>> {
         let mut faults = Faults::default();
         let tenant = tenant(&mut faults, "tenant", self.tenant.as_ref());
-        let id = faults.optional("id", self.id.as_ref(), Value::event_id);
+        let id = faults.optional("id", self.id.as_ref(), |value| value.event_id(now));
         let occurred_at = faults.optional("timestamp", self.timestamp.as_ref(), |value| value.instant(now));
         self.usage(faults, tenant, id, occurred_at.unwrap_or(now))
     }
@@ -66,7 +66,7 @@ impl Plain<'_> {
         match (tenant, feature, tokens) {
             (Some(tenant), Some(feature), Some(tokens)) if faults.0.is_empty() => {
                 let occurred_at = whole_microseconds(occurred_at);
-                Ok(UsageEvent { tenant, feature, tokens, id, occurred_at })
+                Ok(UsageEvent { tenant, feature, tokens, id, occurred_at, reverses: None })
             }
             _ => Err(faults.0),
         }

@@ -265,6 +265,10 @@ mod tests {
             (r#"{"tenant":"a","feature":"f","tokens":1,"id":""}"#, "id must be a string of 1 to 128 bytes"),
             (r#"{"tenant":"a","feature":"f","tokens":1,"id":7}"#, "id must be a string of 1 to 128 bytes"),
             (
+                r#"{"tenant":"a","feature":"f","tokens":1,"id":"01934f6e-7d1a-7000-8000-0123456789ab"}"#,
+                "id is a UUIDv7 made at 2024-11-21T15:54:21Z; it must be made in the last 35 days and not be ahead",
+            ),
+            (
                 r#"{"tenant":"a","feature":"f","tokens":1,"timestamp":"yesterday"}"#,
                 "timestamp must be an RFC 3339 time, such as 2026-01-31T12:00:00Z",
             ),
