@@ -26,6 +26,19 @@ pub enum ApiError {
     /// 404: there is no such tenant to read of.
     #[error("there is no tenant of this name; `kubectl get tenants.flagmeter.dev` lists them")]
     TenantNotFound,
+    /// 404: there is no such event.
+    #[error(
+        "no event of this id is known of this tenant; an id is known for 35 days after the event was received"
+    )]
+    EventNotFound,
+    /// 503: it may be among those that wait.
+    #[error(
+        "the event is not among those counted so far, and others still wait to be; ask again after a second"
+    )]
+    StillCounting,
+    /// 503: PostgreSQL does not answer.
+    #[error("the store of counted events does not answer right now; ask again after a second")]
+    StoreUnavailable,
     /// 404: there is no such path.
     #[error("there is nothing at this path; events go to POST /events, usage is at GET /usage/{{tenant}}")]
     NotFound,
@@ -67,13 +80,15 @@ impl ApiError {
             }
             Self::InvalidIdempotencyKey => Code::InvalidHeader,
             Self::TenantNotFound => Code::TenantNotFound,
+            Self::EventNotFound => Code::EventNotFound,
+            Self::StillCounting => Code::StillCounting,
             Self::NotFound => Code::NotFound,
             Self::MethodNotAllowed => Code::MethodNotAllowed,
             Self::BodyTooLarge(_) => Code::BodyTooLarge,
             Self::RequestTimeout(_) => Code::RequestTimeout,
             Self::UnsupportedMediaType => Code::UnsupportedMediaType,
             Self::QueueUnavailable(_) => Code::QueueUnavailable,
-            Self::NotReady => Code::NotReady,
+            Self::NotReady | Self::StoreUnavailable => Code::NotReady,
             Self::Internal => Code::Internal,
         }
     }

@@ -31,8 +31,8 @@ async fn an_event_answered_202_is_in_the_queue_under_the_id_of_the_answer(pool: 
     assert_eq!(answer.json["status"], "accepted");
     assert_eq!(answer.json["durability"], "fsync");
 
-    let own = r#"{"tenant":"acme","feature":"gpt-4","tokens":1,"id":"01934f6e-7d1a-7000-8000-0123456789ab"}"#;
-    assert_eq!(server.post(own).await.json["id"], "01934f6e-7d1a-7000-8000-0123456789ab");
+    let own = r#"{"tenant":"acme","feature":"gpt-4","tokens":1,"id":"019eca0c-5d1a-7000-8000-0123456789ab"}"#;
+    assert_eq!(server.post(own).await.json["id"], "019eca0c-5d1a-7000-8000-0123456789ab");
 
     let batches = queued(&server).await;
     assert_eq!(batches.len(), 2);
@@ -314,4 +314,67 @@ async fn an_idempotency_key_gives_every_event_without_an_id_the_same_id_again(po
     assert_eq!(ids(&batches[0]), ids(&batches[1]));
     let refused = server.post_with(EVENT, &[("idempotency-key", "")]).await;
     assert_eq!((refused.status.as_u16(), &refused.json["code"]), (400, &json!("invalid_header")));
+}
+
+/// Counts what is in the server's queue, as a worker does.
+async fn count_all(server: &Server, pool: &PgPool) {
+    server.queue.create_group().await.unwrap();
+    let entries = server.queue.read("test", 100, Duration::from_millis(50)).await.unwrap();
+    let read = |entry: &flagmeter_store::queue::RawEntry| Entry {
+        entry_id: entry.entry_id.clone(),
+        batch: Batch::decode(entry.payload.as_ref().unwrap()).unwrap(),
+    };
+    Counter::new(pool.clone()).apply(&entries.iter().map(read).collect::<Vec<_>>()).await.unwrap();
+    let ids: Vec<&str> = entries.iter().map(|entry| entry.entry_id.as_str()).collect();
+    server.queue.confirm(&ids).await.unwrap();
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn an_event_is_found_under_its_id_and_can_be_taken_back_once(pool: PgPool) {
+    let server = Server::start(pool.clone(), &["acme"]).await;
+    let event =
+        |tokens: u32| format!(r#"{{"tenant":"acme","feature":"f","tokens":{tokens},"id":"order/7"}}"#);
+    assert_eq!(server.post(&event(10)).await.json["id"], "order/7");
+    let code = async |path: &str| {
+        let answer = server.get(path).await;
+        (answer.status.as_u16(), answer.json["code"].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(code("/events/acme/order/7").await, (503, "still_counting".to_owned()));
+    server.post(&event(11)).await;
+    count_all(&server, &pool).await;
+    assert_eq!(code("/events/acme/order/8").await, (404, "event_not_found".to_owned()));
+    assert_eq!(code("/events/globex/order/7").await, (404, "tenant_not_found".to_owned()));
+    let counted = json!({
+        "tenant": "acme", "id": "order/7", "state": "counted", "feature": "f", "tokens": 10,
+        "timestamp": NOW, "receivedAt": NOW, "conflict": { "feature": "f", "tokens": 11, "receivedAt": NOW },
+    });
+    assert_eq!(server.get("/events/acme/order/7").await.json, counted);
+
+    for _ in 0..2 {
+        let taken = server.delete("/events/acme/order/7").await;
+        assert_eq!(
+            (taken.status, &taken.json["id"]),
+            (StatusCode::ACCEPTED, &json!("order/7")),
+            "{}",
+            taken.body
+        );
+    }
+    count_all(&server, &pool).await;
+    let reversed = server.get("/events/acme/order/7").await.json;
+    assert_eq!(
+        (&reversed["state"], &reversed["tokens"], &reversed["reversedAt"]),
+        (&json!("reversed"), &json!(10), &json!(NOW))
+    );
+    until("the usage is none", async || {
+        (server.get("/usage/acme").await.json["minute"] == NOW).then_some(())
+    })
+    .await;
+    assert_eq!(server.get("/usage/acme").await.json["totalTokens"], 0);
+    let missing = server.delete("/events/acme/order/8").await;
+    assert_eq!((missing.status.as_u16(), &missing.json["code"]), (404, &json!("event_not_found")));
+
+    // The same under the id that the api gave.
+    let given = server.post(EVENT).await.json["id"].as_str().unwrap().to_owned();
+    count_all(&server, &pool).await;
+    assert_eq!(server.get(&format!("/events/acme/{given}")).await.json["tokens"], 1_500);
 }

@@ -9,12 +9,11 @@ use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
-use flagmeter_core::event::{Body, EventId, Fault, UsageEvent};
+use flagmeter_core::event::{Body, Checked, EventId, Fault, UsageEvent};
 use flagmeter_core::problem::{Code, EventProblem};
 use flagmeter_runtime::clock::Clock;
 use flagmeter_store::queue::Durability;
 use serde::Serialize;
-use uuid::Uuid;
 
 use crate::batcher::Batcher;
 use crate::directory::{Directory, NotKnownYet};
@@ -47,8 +46,8 @@ pub(crate) fn router() -> Router<AppState> {
 /// What a client is told of a single event that will count.
 #[derive(Serialize)]
 struct AcceptedOne {
-    /// Under this id the event is kept.
-    id: Uuid,
+    /// Under this id the event is found: the client's, or the one it was given.
+    id: String,
     status: &'static str,
     /// `fsync`: it is on disk.
     durability: &'static str,
@@ -82,9 +81,12 @@ async fn ingest(
     let form = form::of(&headers)?;
     let body = body.map_err(|rejection| unreadable(&rejection))?;
     let body = form.decode(&body, clock.now()).map_err(ApiError::Unreadable)?;
-    let single = matches!(body, Body::One(_));
-    let (mut events, errors) = sort(body, &directory)?;
-    let lenient = !single && prefers_lenient(&headers);
+    let (list, single) = match body {
+        Body::One(event, id) => (vec![event], Some(id)),
+        Body::Many(events) => (events, None),
+    };
+    let (mut events, errors) = sort(list, single.is_some(), &directory)?;
+    let lenient = single.is_none() && prefers_lenient(&headers);
     if !errors.is_empty() && (!lenient || events.is_empty()) {
         return Err(ApiError::Invalid(errors));
     }
@@ -93,8 +95,8 @@ async fn ingest(
     let accepted = events.len();
     let receipt = batcher.push(events).await.map_err(ApiError::QueueUnavailable)?;
     metrics.accepted(accepted);
-    if single {
-        return Ok(one(receipt.first_id, receipt.durability));
+    if let Some(id) = single {
+        return Ok(one(id.unwrap_or_else(|| receipt.first_id.to_string()), receipt.durability));
     }
     let applied = lenient.then_some([(PREFERENCE_APPLIED, LENIENT)]);
     let durability = receipt.durability.as_str();
@@ -102,7 +104,7 @@ async fn ingest(
     Ok((StatusCode::ACCEPTED, applied, Json(answer)).into_response())
 }
 
-fn one(id: Uuid, durability: Durability) -> Response {
+pub(super) fn one(id: String, durability: Durability) -> Response {
     let answer = AcceptedOne { id, status: "accepted", durability: durability.as_str() };
     (StatusCode::ACCEPTED, Json(answer)).into_response()
 }
@@ -116,14 +118,10 @@ fn unreadable(rejection: &BytesRejection) -> ApiError {
 }
 
 /// The events that can be taken, each with its place, and what is wrong with the others.
-fn sort(
-    body: Body,
-    directory: &Directory,
-) -> Result<(Vec<(usize, UsageEvent)>, Vec<EventProblem>), NotKnownYet> {
-    let (list, single) = match body {
-        Body::One(event) => (vec![event], true),
-        Body::Many(events) => (events, false),
-    };
+type Sorted = (Vec<(usize, UsageEvent)>, Vec<EventProblem>);
+
+/// Sorts a request's events.
+fn sort(list: Vec<Checked>, single: bool, directory: &Directory) -> Result<Sorted, NotKnownYet> {
     let (mut events, mut errors) = (Vec::with_capacity(list.len()), Vec::new());
     for (place, event) in list.into_iter().enumerate() {
         let index = (!single).then_some(place);

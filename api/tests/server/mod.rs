@@ -55,6 +55,8 @@ impl Server {
         let (directory, usage) = (Directory::default(), Usage::default());
         let state = AppState {
             batcher: batcher.clone(),
+            queue: Arc::clone(&queue),
+            pool: pool.clone(),
             directory: directory.clone(),
             usage: usage.clone(),
             clock,
@@ -89,6 +91,10 @@ impl Server {
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send(Request::get(path).body(Body::empty()).unwrap()).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.send(Request::delete(path).body(Body::empty()).unwrap()).await
     }
 
     pub(crate) async fn post(&self, event: &str) -> Answer {

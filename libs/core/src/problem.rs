@@ -11,6 +11,8 @@ pub enum Code {
     InvalidHeader,
     /// 404: no tenant of this name.
     TenantNotFound,
+    /// 404: no event of this id was taken in for the tenant, or not in the time that is kept.
+    EventNotFound,
     /// 404: no such path.
     NotFound,
     /// 405: the path is there, but not for this method.
@@ -31,16 +33,19 @@ pub enum Code {
     Internal,
     /// 503: the queue did not confirm the event, or is full.
     QueueUnavailable,
+    /// 503: events that were taken in before are still being counted; only then can it be said.
+    StillCounting,
     /// 503: what is asked for is not known yet, or not any more.
     NotReady,
 }
 
 impl Code {
     /// Every code, for documentation and for counters that start at zero.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::InvalidJson,
         Self::InvalidHeader,
         Self::TenantNotFound,
+        Self::EventNotFound,
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::RequestTimeout,
@@ -51,6 +56,7 @@ impl Code {
         Self::UnknownTenant,
         Self::Internal,
         Self::QueueUnavailable,
+        Self::StillCounting,
         Self::NotReady,
     ];
 
@@ -60,6 +66,7 @@ impl Code {
             Self::InvalidJson => (400, "invalid_json", "The body is not JSON"),
             Self::InvalidHeader => (400, "invalid_header", "A header is not valid"),
             Self::TenantNotFound => (404, "tenant_not_found", "There is no such tenant"),
+            Self::EventNotFound => (404, "event_not_found", "There is no such event"),
             Self::NotFound => (404, "not_found", "There is no such path"),
             Self::MethodNotAllowed => (405, "method_not_allowed", "The path does not take this method"),
             Self::RequestTimeout => (408, "request_timeout", "The request took too long to arrive"),
@@ -70,6 +77,7 @@ impl Code {
             Self::UnknownTenant => (422, "unknown_tenant", "The tenant is not known"),
             Self::Internal => (500, "internal", "Something went wrong here"),
             Self::QueueUnavailable => (503, "queue_unavailable", "The queue is unavailable"),
+            Self::StillCounting => (503, "still_counting", "Earlier events are still being counted"),
             Self::NotReady => (503, "not_ready", "The answer is not known right now"),
         }
     }
@@ -96,7 +104,7 @@ impl Code {
     #[must_use]
     pub const fn retry_after_seconds(self) -> Option<u32> {
         match self {
-            Self::QueueUnavailable | Self::NotReady => Some(1),
+            Self::QueueUnavailable | Self::StillCounting | Self::NotReady => Some(1),
             _ => None,
         }
     }

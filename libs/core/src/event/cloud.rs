@@ -62,6 +62,12 @@ impl<'a> Cloud<'a> {
         }
     }
 
+    /// The id that source and id make, which is what the event is kept under.
+    pub(super) fn written_id(&self) -> Option<String> {
+        // A source is a URI reference, in which there is no space: no two pairs are the same text.
+        Some(format!("{} {}", self.source.as_ref()?.text()?, self.id.as_ref()?.text()?))
+    }
+
     /// The event, if there is nothing wrong with it.
     pub(super) fn check(self, now: Timestamp) -> Result<UsageEvent, Vec<Fault>> {
         let mut faults = Faults::default();
@@ -69,7 +75,7 @@ impl<'a> Cloud<'a> {
         faults.required("specversion", self.specversion.as_ref(), &"must be \"1.0\"", version);
         let allowed = format!("must be a string of 1 to {MAX_CONTEXT_BYTES} bytes");
         let text = |value: &Value<'a>| {
-            value.text().filter(|text| (1..=MAX_CONTEXT_BYTES).contains(&text.len())).map(str::to_owned)
+            value.text().filter(|text| (1..=MAX_CONTEXT_BYTES).contains(&text.len())).map(drop)
         };
         let id = faults.required("id", self.id.as_ref(), &allowed, text);
         let source = faults.required("source", self.source.as_ref(), &allowed, text);
@@ -78,8 +84,7 @@ impl<'a> Cloud<'a> {
         if let Some(name) = &self.duplicate {
             faults.add(name, &"must come only once");
         }
-        // A source is a URI reference, in which there is no space: no two pairs are the same text.
-        let id = source.zip(id).map(|(source, id)| EventId::of(&format!("{source} {id}")));
+        let id = source.and(id).and_then(|()| self.written_id()).map(|id| EventId::of(&id));
         let Some(Object(Some(data))) = self.data else {
             faults.add("data", &"must be a JSON object {\"feature\", \"tokens\", \"tenant\"?}");
             return Err(faults.0);

@@ -40,6 +40,11 @@ impl<'de: 'a, 'a> Known<'de> for Plain<'a> {
 }
 
 impl Plain<'_> {
+    /// The id as the client wrote it.
+    pub(super) fn written_id(&self) -> Option<String> {
+        self.id.as_ref()?.text().map(str::to_owned)
+    }
+
     /// The event, if there is nothing wrong with it.
     pub(super) fn check(self, now: Timestamp) -> Result<UsageEvent, Vec<Fault>> {
         let mut faults = Faults::default();

@@ -35,8 +35,8 @@ pub type Checked = Result<UsageEvent, Vec<Fault>>;
 /// What a body holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Body {
-    /// One event that stands for itself.
-    One(Checked),
+    /// One event that stands for itself, and its id as the client wrote it.
+    One(Checked, Option<String>),
     /// A list, in its order.
     Many(Vec<Checked>),
 }
@@ -66,11 +66,15 @@ pub fn decode(body: &[u8], form: Form, now: Timestamp, limit: usize) -> Result<B
     match form {
         Form::Json if first(body) == Some(b'[') => many(body, limit, plain),
         Form::Json => {
-            serde_json::from_slice(body).map(plain).map(Body::One).map_err(|error| not_json(&error))
+            let object: Object<Plain<'_>> = serde_json::from_slice(body).map_err(|error| not_json(&error))?;
+            let id = object.0.as_ref().and_then(Plain::written_id);
+            Ok(Body::One(plain(object), id))
         }
         Form::Lines => lines(body, now, limit),
         Form::CloudEvent => {
-            serde_json::from_slice(body).map(cloud).map(Body::One).map_err(|error| not_json(&error))
+            let object: Object<Cloud<'_>> = serde_json::from_slice(body).map_err(|error| not_json(&error))?;
+            let id = object.0.as_ref().and_then(Cloud::written_id);
+            Ok(Body::One(cloud(object), id))
         }
         Form::CloudEvents => many(body, limit, cloud),
     }
@@ -88,7 +92,9 @@ pub fn decode_binary<'a>(
     now: Timestamp,
 ) -> Result<Body, Refusal> {
     let data = serde_json::from_slice(body).map_err(|error| not_json(&error))?;
-    Ok(Body::One(Cloud::binary(attribute, data).check(now)))
+    let cloud = Cloud::binary(attribute, data);
+    let id = cloud.written_id();
+    Ok(Body::One(cloud.check(now), id))
 }
 
 fn checked<T>(object: Object<T>, check: impl Fn(T) -> Checked) -> Checked {
@@ -188,7 +194,7 @@ mod tests {
 
     fn read(text: &str) -> Checked {
         match body(text, Form::Json) {
-            Ok(Body::One(event)) => event,
+            Ok(Body::One(event, _)) => event,
             other => panic!("{text}: {other:?}"),
         }
     }
@@ -309,7 +315,7 @@ mod tests {
                 };
                 Ok(events.iter().map(shown).collect())
             }
-            Body::One(event) => panic!("{event:?}"),
+            Body::One(event, _) => panic!("{event:?}"),
         }
     }
 
@@ -346,7 +352,7 @@ mod tests {
                 r#"{{"specversion":"1.0","type":"t","source":"/gateway","id":"7",{fields}"data":{data}}}"#
             );
             match body(&text, Form::CloudEvent) {
-                Ok(Body::One(event)) => {
+                Ok(Body::One(event, _)) => {
                     event.map_err(|faults| faults.iter().map(ToString::to_string).collect::<String>())
                 }
                 other => panic!("{text}: {other:?}"),
@@ -394,6 +400,6 @@ mod tests {
             _ => None,
         };
         let binary = decode_binary(used.as_bytes(), &headers, "2026-06-15T11:00:00Z".parse().unwrap());
-        assert_eq!(binary, Ok(Body::One(Ok(event))));
+        assert_eq!(binary, Ok(Body::One(Ok(event), Some("/gateway 7".to_owned()))));
     }
 }
