@@ -25,6 +25,31 @@ END
 $$;
 REVOKE ALL ON FUNCTION ensure_event_partitions(date, date) FROM PUBLIC;
 
+-- Makes the partition of `event_ids` for the UUIDv7 of a UTC day. Safe to call again, and from several workers.
+CREATE FUNCTION ensure_event_id_partition(day date) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET client_min_messages = warning AS $$
+DECLARE
+    name text := 'event_ids_' || to_char(day, 'YYYYMMDD');
+    -- A UUIDv7 starts with its milliseconds since 1970, in 48 bits (RFC 9562, section 5.7).
+    ms   bigint := extract(epoch FROM day::timestamp AT TIME ZONE 'UTC')::bigint * 1000;
+BEGIN
+    IF day < date '2000-01-01' OR day > date '2200-01-01' THEN
+        RAISE EXCEPTION 'no UUIDv7 of such a day is taken';
+    END IF;
+    IF to_regclass(quote_ident(name)) IS NOT NULL THEN
+        RETURN;
+    END IF;
+    PERFORM pg_advisory_xact_lock(hashtext('flagmeter.ensure_event_partitions'));
+    EXECUTE format(
+        'CREATE TABLE IF NOT EXISTS %I PARTITION OF event_ids FOR VALUES FROM (%L) TO (%L)',
+        name,
+        (lpad(to_hex(ms), 12, '0') || repeat('0', 20))::uuid,
+        (lpad(to_hex(ms + 86400000), 12, '0') || repeat('0', 20))::uuid
+    );
+END
+$$;
+REVOKE ALL ON FUNCTION ensure_event_id_partition(date) FROM PUBLIC;
+
 -- Tells the api that its picture of the tenants is old.
 CREATE FUNCTION tenants_changed() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

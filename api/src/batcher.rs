@@ -14,18 +14,19 @@ use flagmeter_runtime::clock::Clock;
 use flagmeter_store::StoreError;
 use flagmeter_store::queue::{Durability, EventQueue};
 use jiff::Timestamp;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use uuid::{NoContext, Uuid};
 
 use crate::metrics::Metrics;
+use crate::routes::events::MAX_EVENTS;
 
-/// Events in one entry at most. Together with [`WAITING`] it bounds the api's memory: an event is
-/// at most some 400 bytes.
-const FLUSH_EVENTS: usize = 1_000;
+/// A flush that has this many events takes no further request. With one request more it is at most
+/// twice as large.
+const FLUSH_EVENTS: usize = MAX_EVENTS;
 
 /// Events that may wait for the flush in flight; more are refused, and their senders told to come
-/// again. 16,384 of them are at most 8 MiB, and some 0.2 s of what one box takes in.
-const WAITING: usize = 16_384;
+/// again. An event is at most some 400 bytes, so 65,536 of them are at most 25 MiB.
+const WAITING: usize = 65_536;
 
 /// How long a flush is tried again over new connections before its senders are told.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -39,33 +40,36 @@ const ASK_DURABILITY: Duration = Duration::from_secs(10);
 /// Takes events to the queue. Clones share one flush.
 #[derive(Clone)]
 pub struct Batcher {
-    waiting: mpsc::Sender<Waiting>,
+    waiting: mpsc::UnboundedSender<Waiting>,
+    room: Arc<Semaphore>,
     durability: Arc<AtomicU8>,
 }
 
-/// An event, and where its sender waits.
+/// The events of one request, and where its sender waits.
 struct Waiting {
-    event: UsageEvent,
+    events: Vec<UsageEvent>,
     answer: oneshot::Sender<Result<Uuid, NotQueued>>,
+    /// Their share of [`WAITING`], given back when they are answered.
+    room: OwnedSemaphorePermit,
 }
 
-/// What a sender is told of an event that is in the queue.
+/// What a sender is told of events that are in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Receipt {
-    /// The event's id: the client's, or the one it was given.
-    pub id: Uuid,
+    /// The first event's id: the client's, or the one it was given.
+    pub first_id: Uuid,
     /// What Valkey did before it answered.
     pub durability: Durability,
 }
 
-/// Why an event is not known to be in the queue.
+/// Why events are not known to be in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotQueued {
-    /// It is not.
+    /// They are not.
     #[error("too many events wait for the queue")]
     Full,
-    /// It may be.
-    #[error("the queue did not confirm the event")]
+    /// They may be.
+    #[error("the queue did not confirm the events")]
     Unconfirmed,
 }
 
@@ -78,22 +82,28 @@ impl Batcher {
         clock: Clock,
         metrics: Metrics,
     ) -> (Self, tokio::task::JoinHandle<()>) {
-        let (waiting, received) = mpsc::channel(WAITING);
+        // Bounded by the room that each request needs, which counts events and not requests.
+        let (waiting, received) = mpsc::unbounded_channel();
         let durability = Arc::new(AtomicU8::new(code(Durability::Memory)));
         let flusher = Flusher { queue, clock, metrics };
-        (Self { waiting, durability }, tokio::spawn(flusher.run(received)))
+        (
+            Self { waiting, room: Arc::new(Semaphore::new(WAITING)), durability },
+            tokio::spawn(flusher.run(received)),
+        )
     }
 
-    /// Puts `event` into the queue, and waits until Valkey has it.
+    /// Puts `events` into the queue, all or none, and waits until Valkey has them.
     ///
     /// # Errors
     ///
-    /// [`NotQueued`], which says whether the event may be in the queue all the same.
-    pub async fn push(&self, event: UsageEvent) -> Result<Receipt, NotQueued> {
+    /// [`NotQueued`], which says whether the events may be in the queue all the same.
+    pub async fn push(&self, events: Vec<UsageEvent>) -> Result<Receipt, NotQueued> {
+        let count = u32::try_from(events.len()).map_err(|_| NotQueued::Full)?;
+        let room = Arc::clone(&self.room).try_acquire_many_owned(count).map_err(|_| NotQueued::Full)?;
         let (answer, answered) = oneshot::channel();
-        self.waiting.try_send(Waiting { event, answer }).map_err(|_| NotQueued::Full)?;
-        let id = answered.await.unwrap_or(Err(NotQueued::Unconfirmed))?;
-        Ok(Receipt { id, durability: durability(self.durability.load(Ordering::Relaxed)) })
+        self.waiting.send(Waiting { events, answer, room }).map_err(|_| NotQueued::Full)?;
+        let first_id = answered.await.unwrap_or(Err(NotQueued::Unconfirmed))?;
+        Ok(Receipt { first_id, durability: durability(self.durability.load(Ordering::Relaxed)) })
     }
 
     /// Asks Valkey how durable it is, now and then, for as long as it is polled. Calls `asked` with
@@ -142,34 +152,47 @@ struct Flusher {
 }
 
 impl Flusher {
-    async fn run(self, mut received: mpsc::Receiver<Waiting>) {
-        let mut flush = Vec::with_capacity(FLUSH_EVENTS);
-        while received.recv_many(&mut flush, FLUSH_EVENTS).await > 0 {
-            self.metrics.waiting(received.len());
-            let (events, answers): (Vec<_>, Vec<_>) =
-                flush.drain(..).map(|one| (one.event, one.answer)).unzip();
-            let batch = self.batch(events);
-            match self.push(&batch.encode()).await {
-                Ok(()) => {
-                    for (index, answer) in answers.into_iter().enumerate() {
-                        // Whoever hung up meanwhile has an event that counts all the same.
-                        let _ = answer.send(Ok(batch.event_id(index)));
-                    }
-                    self.metrics.flushed(batch.events.len());
+    async fn run(self, mut received: mpsc::UnboundedReceiver<Waiting>) {
+        while let Some(first) = received.recv().await {
+            let mut flush = vec![first];
+            let mut events = flush[0].events.len();
+            while events < FLUSH_EVENTS
+                && let Ok(next) = received.try_recv()
+            {
+                events += next.events.len();
+                flush.push(next);
+            }
+            self.flush(flush, &mut received).await;
+        }
+    }
+
+    async fn flush(&self, mut flush: Vec<Waiting>, received: &mut mpsc::UnboundedReceiver<Waiting>) {
+        let events: Vec<UsageEvent> =
+            flush.iter_mut().flat_map(|request| std::mem::take(&mut request.events)).collect();
+        self.metrics.waiting(received.len());
+        let batch = self.batch(events);
+        match self.push(&batch.encode()).await {
+            Ok(()) => {
+                let mut place = 0;
+                for request in flush {
+                    // Whoever hung up meanwhile has events that count all the same.
+                    let _ = request.answer.send(Ok(batch.event_id(place)));
+                    place += request.room.num_permits();
                 }
-                Err(error) => {
-                    tracing::error!(
-                        error = &error as &dyn std::error::Error,
-                        events = answers.len(),
-                        "a flush failed"
-                    );
-                    for answer in answers {
-                        let _ = answer.send(Err(NotQueued::Unconfirmed));
-                    }
-                    // Whoever came meanwhile would wait as long for the same answer.
-                    while let Ok(waiting) = received.try_recv() {
-                        let _ = waiting.answer.send(Err(NotQueued::Full));
-                    }
+                self.metrics.flushed(batch.events.len());
+            }
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    events = batch.events.len(),
+                    "a flush failed"
+                );
+                for request in flush {
+                    let _ = request.answer.send(Err(NotQueued::Unconfirmed));
+                }
+                // Whoever came meanwhile would wait as long for the same answer.
+                while let Ok(request) = received.try_recv() {
+                    let _ = request.answer.send(Err(NotQueued::Full));
                 }
             }
         }

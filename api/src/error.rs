@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::response::{IntoResponse, Response};
 use flagmeter_core::event::Refusal;
-use flagmeter_core::problem::{Code, FieldProblem, Problem};
+use flagmeter_core::problem::{Code, EventProblem, Problem};
 
 use crate::batcher::NotQueued;
 use crate::directory::NotKnownYet;
@@ -14,15 +14,31 @@ use crate::directory::NotKnownYet;
 /// to do; a cause is only logged, where it happened.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    /// 400 or 422: the body is no event.
+    /// 400, 413 or 422: nothing can be said of single events.
     #[error("{0}")]
-    NotAnEvent(Refusal),
-    /// 422: there is no such tenant to take events for.
-    #[error("there is no tenant `{0}`; create its Tenant resource, or correct the name")]
-    UnknownTenant(String),
+    Unreadable(Refusal),
+    /// 422: some events are not valid, or of no tenant; nothing was queued.
+    #[error("{}", invalid_text(.0))]
+    Invalid(Vec<EventProblem>),
+    /// 400: the header says nothing that can be part of an id.
+    #[error("Idempotency-Key must be 1 to 120 visible ASCII characters")]
+    InvalidIdempotencyKey,
     /// 404: there is no such tenant to read of.
     #[error("there is no tenant of this name; `kubectl get tenants.flagmeter.dev` lists them")]
     TenantNotFound,
+    /// 404: there is no such event.
+    #[error(
+        "no event of this id is known of this tenant; an id is known for 35 days after the event was received"
+    )]
+    EventNotFound,
+    /// 503: it may be among those that wait.
+    #[error(
+        "the event is not among those counted so far, and others still wait to be; ask again after a second"
+    )]
+    StillCounting,
+    /// 503: PostgreSQL does not answer.
+    #[error("the store of counted events does not answer right now; ask again after a second")]
+    StoreUnavailable,
     /// 404: there is no such path.
     #[error("there is nothing at this path; events go to POST /events, usage is at GET /usage/{{tenant}}")]
     NotFound,
@@ -36,11 +52,11 @@ pub enum ApiError {
     #[error("the request did not arrive whole within {0} seconds; send it again")]
     RequestTimeout(u64),
     /// 415: not JSON by its media type.
-    #[error("send the event as `Content-Type: application/json`")]
+    #[error("send events as `Content-Type: application/json` or `application/x-ndjson`, or as CloudEvents")]
     UnsupportedMediaType,
     /// 503: the queue.
     #[error(
-        "the event may not have been counted; send it again after a second, with the same id if it has one"
+        "what was sent may not be counted; send it again after a second, with the same ids if it has any"
     )]
     QueueUnavailable(#[source] NotQueued),
     /// 503: what is asked for was never read.
@@ -55,37 +71,43 @@ impl ApiError {
     /// What a caller's program may rely on.
     fn code(&self) -> Code {
         match self {
-            Self::NotAnEvent(Refusal::NotJson(_)) => Code::InvalidJson,
-            Self::NotAnEvent(Refusal::Invalid(_)) => Code::InvalidEvent,
-            Self::UnknownTenant(_) => Code::UnknownTenant,
+            Self::Unreadable(Refusal::NotJson(_)) => Code::InvalidJson,
+            Self::Unreadable(Refusal::TooMany(_)) => Code::TooManyEvents,
+            Self::Unreadable(Refusal::Empty) => Code::InvalidEvent,
+            Self::Invalid(problems) => {
+                let unknown = |problem: &EventProblem| problem.code == Code::UnknownTenant.as_str();
+                if problems.iter().all(unknown) { Code::UnknownTenant } else { Code::InvalidEvent }
+            }
+            Self::InvalidIdempotencyKey => Code::InvalidHeader,
             Self::TenantNotFound => Code::TenantNotFound,
+            Self::EventNotFound => Code::EventNotFound,
+            Self::StillCounting => Code::StillCounting,
             Self::NotFound => Code::NotFound,
             Self::MethodNotAllowed => Code::MethodNotAllowed,
             Self::BodyTooLarge(_) => Code::BodyTooLarge,
             Self::RequestTimeout(_) => Code::RequestTimeout,
             Self::UnsupportedMediaType => Code::UnsupportedMediaType,
             Self::QueueUnavailable(_) => Code::QueueUnavailable,
-            Self::NotReady => Code::NotReady,
+            Self::NotReady | Self::StoreUnavailable => Code::NotReady,
             Self::Internal => Code::Internal,
         }
     }
+}
 
-    fn fields(&self) -> Vec<FieldProblem> {
-        match self {
-            Self::NotAnEvent(Refusal::Invalid(faults)) => faults
-                .iter()
-                .filter(|fault| !fault.field.is_empty())
-                .map(|fault| FieldProblem { field: fault.field.clone(), detail: fault.detail.clone() })
-                .collect(),
-            Self::UnknownTenant(_) => {
-                vec![FieldProblem {
-                    field: "tenant".to_owned(),
-                    detail: "must be a tenant that exists".to_owned(),
-                }]
-            }
-            _ => Vec::new(),
-        }
+/// What is wrong with a single event, or how many of a list are wrong.
+fn invalid_text(problems: &[EventProblem]) -> String {
+    let mut wrong: Vec<_> = problems.iter().filter_map(|problem| problem.index).collect();
+    wrong.dedup();
+    if wrong.is_empty() {
+        let one =
+            |problem: &EventProblem| format!("{} {}", problem.field, problem.detail).trim_start().to_owned();
+        return problems.iter().map(one).collect::<Vec<_>>().join("; ");
     }
+    format!(
+        "{} of the events cannot be taken, and none was; mend those that `errors` names, or send \
+         `Prefer: handling=lenient` to have the others taken",
+        wrong.len()
+    )
 }
 
 impl From<NotKnownYet> for ApiError {
@@ -102,7 +124,10 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let code = self.code();
         let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let problem = Problem { errors: self.fields(), ..Problem::new(code, self.to_string()) };
+        let mut problem = Problem::new(code, self.to_string());
+        if let Self::Invalid(errors) = self {
+            problem.errors = errors;
+        }
         let mut response =
             (status, [(CONTENT_TYPE, "application/problem+json")], Json(problem)).into_response();
         // `Json` sets its own type, and the first one stands.

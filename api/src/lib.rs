@@ -77,6 +77,7 @@ pub enum Error {
 pub fn router(state: AppState) -> Router {
     let plain = Router::new()
         .merge(routes::events::router())
+        .merge(routes::event::router())
         .merge(routes::usage::router())
         .merge(routes::dashboard::router())
         .layer(middleware::from_fn(time_limit));
@@ -132,6 +133,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let (directory, usage) = (Directory::default(), Usage::default());
     let state = AppState {
         batcher: batcher.clone(),
+        queue: Arc::clone(&queue),
+        pool: pool.clone(),
         directory: directory.clone(),
         usage: usage.clone(),
         clock,

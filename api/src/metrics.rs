@@ -89,8 +89,8 @@ impl Metrics {
         Ok(metrics)
     }
 
-    pub(crate) fn accepted(&self) {
-        self.accepted.inc();
+    pub(crate) fn accepted(&self, events: usize) {
+        self.accepted.inc_by(events as u64);
     }
 
     pub(crate) fn refused(&self, code: Code) {
@@ -101,7 +101,7 @@ impl Metrics {
         self.waiting.set(i64::try_from(events).unwrap_or(i64::MAX));
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "a flush has at most 1,000 events")]
+    #[expect(clippy::cast_precision_loss, reason = "a flush has a few thousand events at most")]
     pub(crate) fn flushed(&self, events: usize) {
         self.flush_events.observe(events as f64);
     }

@@ -1,7 +1,11 @@
 //! What handlers need.
 
+use std::sync::Arc;
+
 use axum::extract::FromRef;
 use flagmeter_runtime::clock::Clock;
+use flagmeter_store::PgPool;
+use flagmeter_store::queue::EventQueue;
 use tokio_util::sync::CancellationToken;
 
 use crate::batcher::Batcher;
@@ -14,6 +18,10 @@ use crate::usage::Usage;
 pub struct AppState {
     /// The way into the queue.
     pub batcher: Batcher,
+    /// The queue itself, to ask what waits in it.
+    pub queue: Arc<EventQueue>,
+    /// PostgreSQL, for what no snapshot holds. No POST touches it.
+    pub pool: PgPool,
     /// The tenants.
     pub directory: Directory,
     /// What they used.

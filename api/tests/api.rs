@@ -31,8 +31,8 @@ async fn an_event_answered_202_is_in_the_queue_under_the_id_of_the_answer(pool: 
     assert_eq!(answer.json["status"], "accepted");
     assert_eq!(answer.json["durability"], "fsync");
 
-    let own = r#"{"tenant":"acme","feature":"gpt-4","tokens":1,"id":"01934f6e-7d1a-7000-8000-0123456789ab"}"#;
-    assert_eq!(server.post(own).await.json["id"], "01934f6e-7d1a-7000-8000-0123456789ab");
+    let own = r#"{"tenant":"acme","feature":"gpt-4","tokens":1,"id":"019eca0c-5d1a-7000-8000-0123456789ab"}"#;
+    assert_eq!(server.post(own).await.json["id"], "019eca0c-5d1a-7000-8000-0123456789ab");
 
     let batches = queued(&server).await;
     assert_eq!(batches.len(), 2);
@@ -51,7 +51,8 @@ async fn what_is_no_event_is_refused_with_a_code_and_what_to_do_and_is_not_queue
     let cases = [
         // body, content type, status, code, part of the detail
         ("{".to_owned(), json_type, 400, "invalid_json", "not JSON"),
-        ("[]".to_owned(), json_type, 422, "invalid_event", "must be a JSON object"),
+        ("7".to_owned(), json_type, 422, "invalid_event", "must be a JSON object"),
+        ("[]".to_owned(), json_type, 422, "invalid_event", "at least one event"),
         (
             event("acme", "0"),
             json_type,
@@ -64,7 +65,7 @@ async fn what_is_no_event_is_refused_with_a_code_and_what_to_do_and_is_not_queue
         (event("acme", "9007199254740992"), json_type, 422, "invalid_event", "tokens must be"),
         (event("acme", "1,\"tokens\":1"), json_type, 422, "invalid_event", "tokens must come only once"),
         (r#"{"tenant":"acme","tokens":1}"#.to_owned(), json_type, 422, "invalid_event", "feature is missing"),
-        (event("globex", "1"), json_type, 422, "unknown_tenant", "there is no tenant `globex`"),
+        (event("globex", "1"), json_type, 422, "unknown_tenant", "tenant `globex` is not known"),
         (large, json_type, 413, "body_too_large", "at most 1048576 bytes"),
         (EVENT.to_owned(), "text/plain", 415, "unsupported_media_type", "application/json"),
         (EVENT.to_owned(), "", 415, "unsupported_media_type", "application/json"),
@@ -104,7 +105,7 @@ async fn a_queue_that_is_down_is_503_and_its_address_stays_inside(pool: PgPool) 
         "type": "https://flagmeter.dev/problems/queue_unavailable",
         "title": "The queue is unavailable",
         "status": 503,
-        "detail": "the event may not have been counted; send it again after a second, with the same id if it has one",
+        "detail": "what was sent may not be counted; send it again after a second, with the same ids if it has any",
         "code": "queue_unavailable",
     });
     assert_eq!(answer.json, expected);
@@ -215,4 +216,165 @@ async fn a_path_or_method_that_is_not_there_is_a_problem_too(pool: PgPool) {
         (StatusCode::METHOD_NOT_ALLOWED, &json!("method_not_allowed"))
     );
     assert_eq!(answer.headers["allow"], "POST");
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_list_is_taken_whole_or_not_at_all_unless_the_client_prefers_otherwise(pool: PgPool) {
+    let server = Server::start(pool, &["acme"]).await;
+    let event =
+        |tenant: &str, tokens: u32| format!(r#"{{"tenant":"{tenant}","feature":"f","tokens":{tokens}}}"#);
+    let good = format!("[{},{}]", event("acme", 1), event("acme", 2));
+    let answer = server.post(&good).await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED);
+    assert_eq!(answer.json, json!({ "accepted": 2, "status": "accepted", "durability": "fsync" }));
+    let lines = format!("{}\n{}\n", event("acme", 3), event("acme", 4));
+    assert_eq!(server.post_as(&lines, "application/x-ndjson").await.json["accepted"], 2);
+
+    let mixed = format!("[{},{},{},7]", event("acme", 5), event("acme", 0), event("globex", 6));
+    let errors = json!([
+        { "index": 1, "code": "invalid_event", "field": "tokens", "detail": "must be a whole number from 1 to 9007199254740991" },
+        { "index": 2, "code": "unknown_tenant", "field": "tenant",
+          "detail": "`globex` is not known; create its Tenant resource, or correct the name" },
+        { "index": 3, "code": "invalid_event", "detail": "the event must be a JSON object" },
+    ]);
+    let refused = server.post(&mixed).await;
+    assert_eq!(
+        (refused.status.as_u16(), &refused.json["code"]),
+        (422, &json!("invalid_event")),
+        "{}",
+        refused.body
+    );
+    assert_eq!(refused.json["errors"], errors);
+    assert!(refused.json["detail"].as_str().unwrap().starts_with("3 of the events"), "{}", refused.body);
+
+    let taken = server.post_with(&mixed, &[("prefer", "respond-async, handling=lenient")]).await;
+    assert_eq!(taken.status, StatusCode::ACCEPTED, "{}", taken.body);
+    assert_eq!(taken.headers["preference-applied"], "handling=lenient");
+    assert_eq!((&taken.json["accepted"], &taken.json["errors"]), (&json!(1), &errors));
+
+    let tokens: Vec<i64> = queued(&server)
+        .await
+        .iter()
+        .flat_map(|batch| &batch.events)
+        .map(|event| event.tokens.get())
+        .collect();
+    assert_eq!(tokens, [1, 2, 3, 4, 5]);
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_list_may_hold_a_thousand_events_and_no_more(pool: PgPool) {
+    let server = Server::start(pool, &["acme"]).await;
+    let list = |events: usize| format!("[{}]", vec![EVENT; events].join(","));
+    assert_eq!(server.post(&list(1_000)).await.json["accepted"], 1_000);
+    let refused = server.post(&list(1_001)).await;
+    assert_eq!((refused.status.as_u16(), &refused.json["code"]), (413, &json!("too_many_events")));
+    assert_eq!(queued(&server).await.iter().map(|batch| batch.events.len()).sum::<usize>(), 1_000);
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn cloudevents_are_taken_single_in_a_batch_and_in_headers(pool: PgPool) {
+    let server = Server::start(pool, &["acme"]).await;
+    let cloud = |id: u32, tokens: u32| {
+        format!(
+            r#"{{"specversion":"1.0","type":"used","source":"/gw","id":"{id}","subject":"acme","data":{{"feature":"f","tokens":{tokens}}}}}"#
+        )
+    };
+    let single = server.post_as(&cloud(1, 10), "application/cloudevents+json").await;
+    assert_eq!(single.status, StatusCode::ACCEPTED, "{}", single.body);
+    let batch = format!("[{},{}]", cloud(2, 20), cloud(3, 30));
+    assert_eq!(server.post_as(&batch, "application/cloudevents-batch+json").await.json["accepted"], 2);
+    let headers = [
+        ("ce-specversion", "1.0"),
+        ("ce-type", "used"),
+        ("ce-source", "/gw"),
+        ("ce-id", "1"),
+        ("ce-subject", "acme"),
+    ];
+    let binary = server.post_with(r#"{"feature":"f","tokens":10}"#, &headers).await;
+    // The same source and id, and so the same event.
+    assert_eq!((binary.status, &binary.json["id"]), (StatusCode::ACCEPTED, &single.json["id"]));
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn an_idempotency_key_gives_every_event_without_an_id_the_same_id_again(pool: PgPool) {
+    let server = Server::start(pool, &["acme"]).await;
+    let list = format!(r#"[{EVENT},{{"tenant":"acme","feature":"f","tokens":1,"id":"own"}},{EVENT}]"#);
+    for _ in 0..2 {
+        assert_eq!(
+            server.post_with(&list, &[("idempotency-key", "\"request-1\"")]).await.json["accepted"],
+            3
+        );
+    }
+    let batches = queued(&server).await;
+    let ids = |batch: &Batch| batch.events.iter().map(|event| event.id.unwrap()).collect::<Vec<_>>();
+    assert_eq!(
+        ids(&batches[0]),
+        ["request-1#0", "own", "request-1#2"].map(flagmeter_core::event::EventId::of)
+    );
+    assert_eq!(ids(&batches[0]), ids(&batches[1]));
+    let refused = server.post_with(EVENT, &[("idempotency-key", "")]).await;
+    assert_eq!((refused.status.as_u16(), &refused.json["code"]), (400, &json!("invalid_header")));
+}
+
+/// Counts what is in the server's queue, as a worker does.
+async fn count_all(server: &Server, pool: &PgPool) {
+    server.queue.create_group().await.unwrap();
+    let entries = server.queue.read("test", 100, Duration::from_millis(50)).await.unwrap();
+    let read = |entry: &flagmeter_store::queue::RawEntry| Entry {
+        entry_id: entry.entry_id.clone(),
+        batch: Batch::decode(entry.payload.as_ref().unwrap()).unwrap(),
+    };
+    Counter::new(pool.clone()).apply(&entries.iter().map(read).collect::<Vec<_>>()).await.unwrap();
+    let ids: Vec<&str> = entries.iter().map(|entry| entry.entry_id.as_str()).collect();
+    server.queue.confirm(&ids).await.unwrap();
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn an_event_is_found_under_its_id_and_can_be_taken_back_once(pool: PgPool) {
+    let server = Server::start(pool.clone(), &["acme"]).await;
+    let event =
+        |tokens: u32| format!(r#"{{"tenant":"acme","feature":"f","tokens":{tokens},"id":"order/7"}}"#);
+    assert_eq!(server.post(&event(10)).await.json["id"], "order/7");
+    let code = async |path: &str| {
+        let answer = server.get(path).await;
+        (answer.status.as_u16(), answer.json["code"].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(code("/events/acme/order/7").await, (503, "still_counting".to_owned()));
+    server.post(&event(11)).await;
+    count_all(&server, &pool).await;
+    assert_eq!(code("/events/acme/order/8").await, (404, "event_not_found".to_owned()));
+    assert_eq!(code("/events/globex/order/7").await, (404, "tenant_not_found".to_owned()));
+    let counted = json!({
+        "tenant": "acme", "id": "order/7", "state": "counted", "feature": "f", "tokens": 10,
+        "timestamp": NOW, "receivedAt": NOW, "conflict": { "feature": "f", "tokens": 11, "receivedAt": NOW },
+    });
+    assert_eq!(server.get("/events/acme/order/7").await.json, counted);
+
+    for _ in 0..2 {
+        let taken = server.delete("/events/acme/order/7").await;
+        assert_eq!(
+            (taken.status, &taken.json["id"]),
+            (StatusCode::ACCEPTED, &json!("order/7")),
+            "{}",
+            taken.body
+        );
+    }
+    count_all(&server, &pool).await;
+    let reversed = server.get("/events/acme/order/7").await.json;
+    assert_eq!(
+        (&reversed["state"], &reversed["tokens"], &reversed["reversedAt"]),
+        (&json!("reversed"), &json!(10), &json!(NOW))
+    );
+    until("the usage is none", async || {
+        (server.get("/usage/acme").await.json["minute"] == NOW).then_some(())
+    })
+    .await;
+    assert_eq!(server.get("/usage/acme").await.json["totalTokens"], 0);
+    let missing = server.delete("/events/acme/order/8").await;
+    assert_eq!((missing.status.as_u16(), &missing.json["code"]), (404, &json!("event_not_found")));
+
+    // The same under the id that the api gave.
+    let given = server.post(EVENT).await.json["id"].as_str().unwrap().to_owned();
+    count_all(&server, &pool).await;
+    assert_eq!(server.get(&format!("/events/acme/{given}")).await.json["tokens"], 1_500);
 }

@@ -23,8 +23,8 @@ pub const DATABASE: &str = "database";
 /// The readiness condition that Valkey answers.
 pub const QUEUE: &str = "queue";
 
-/// Entries in one transaction at most. An entry holds at most 1,000 events (the api's flush), so a
-/// batch is at most 64,000 events, some 10 MiB.
+/// Entries in one transaction at most. An entry holds fewer than 2,000 events (the api's flush), so a
+/// batch is at most 128,000 events, some 20 MiB.
 const BATCH_ENTRIES: usize = 64;
 
 /// How long one read waits for an entry. A worker that is told to stop does so after this at the latest.

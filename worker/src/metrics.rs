@@ -12,6 +12,7 @@ use prometheus::{
 pub struct Metrics {
     counted: IntCounter,
     repeated: IntCounter,
+    conflicting: IntCounter,
     dead_lettered: IntCounter,
     entries_seen_before: IntCounter,
     entries_unreadable: IntCounter,
@@ -75,6 +76,10 @@ impl Metrics {
                 "flagmeter_worker_events_repeated_total",
                 "Events not counted because their id had been.",
             )?,
+            conflicting: counter(
+                "flagmeter_worker_events_conflicting_total",
+                "Repeated events that say something else than what was counted under their id.",
+            )?,
             dead_lettered: counter(
                 "flagmeter_worker_events_dead_lettered_total",
                 "Events kept in dead_letters.",
@@ -111,6 +116,7 @@ impl Metrics {
     pub(crate) fn applied(&self, applied: Applied, events: usize, seconds: f64) {
         self.counted.inc_by(applied.counted);
         self.repeated.inc_by(applied.repeated);
+        self.conflicting.inc_by(applied.conflicting);
         self.dead_lettered.inc_by(applied.dead_lettered);
         self.entries_seen_before.inc_by(applied.entries_seen_before);
         self.batch_seconds.observe(seconds);

@@ -1,19 +1,22 @@
-//! `POST /events`: takes an event in.
+//! `POST /events`: takes events in, one or many, in any of the forms that `form` knows.
+
+mod form;
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
-use flagmeter_core::event::{self, UsageEvent};
+use flagmeter_core::event::{Body, Checked, EventId, Fault, UsageEvent};
+use flagmeter_core::problem::{Code, EventProblem};
 use flagmeter_runtime::clock::Clock;
+use flagmeter_store::queue::Durability;
 use serde::Serialize;
-use uuid::Uuid;
 
 use crate::batcher::Batcher;
-use crate::directory::Directory;
+use crate::directory::{Directory, NotKnownYet};
 use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::state::AppState;
@@ -21,24 +24,52 @@ use crate::state::AppState;
 /// The largest body, in bytes: 1 MiB.
 pub(crate) const MAX_BODY_BYTES: usize = 1 << 20;
 
+/// Events in one request at most.
+pub(crate) const MAX_EVENTS: usize = 1_000;
+
+/// Names a request, so that all of it may be sent again: each event without an id of its own gets
+/// `KEY#0`, `KEY#1`, … (draft-ietf-httpapi-idempotency-key-header).
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// How strictly a list is taken (RFC 7240, section 4.4).
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+const LENIENT: &str = "handling=lenient";
+
+/// The longest key, in bytes, so that its events' ids are at most as long as an id may be.
+const MAX_KEY_BYTES: usize = 120;
+
 pub(crate) fn router() -> Router<AppState> {
     Router::new().route("/events", post(ingest)).layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
 }
 
-/// What a client is told of an event that will count.
+/// What a client is told of a single event that will count.
 #[derive(Serialize)]
-struct Accepted {
-    /// Under this id the event is kept.
-    id: Uuid,
+struct AcceptedOne {
+    /// Under this id the event is found: the client's, or the one it was given.
+    id: String,
     status: &'static str,
     /// `fsync`: it is on disk.
     durability: &'static str,
 }
 
-/// Takes one event in.
+/// What a client is told of a list.
+#[derive(Serialize)]
+struct AcceptedMany {
+    /// How many events will count.
+    accepted: usize,
+    status: &'static str,
+    durability: &'static str,
+    /// What is wrong with the others, if the client asked for lenient handling.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<EventProblem>,
+}
+
+/// Takes events in.
 ///
-/// 202 means that the event is in the queue, as durable as the answer says; whoever is told anything
-/// else sends it again, with the same `id`.
+/// 202 means that they are in the queue, as durable as the answer says; whoever is told anything else
+/// sends them again, with the same ids. Of a list, one invalid event refuses all, unless the client
+/// prefers otherwise.
 async fn ingest(
     State(batcher): State<Batcher>,
     State(directory): State<Directory>,
@@ -46,24 +77,36 @@ async fn ingest(
     State(metrics): State<Metrics>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
-) -> Result<(StatusCode, Json<Accepted>), ApiError> {
-    if !is_json(&headers) {
-        return Err(ApiError::UnsupportedMediaType);
-    }
+) -> Result<Response, ApiError> {
+    let form = form::of(&headers)?;
     let body = body.map_err(|rejection| unreadable(&rejection))?;
-    let event = event::decode(&body, clock.now()).map_err(ApiError::NotAnEvent)?;
-    let event = of_known_tenant(&directory, event)?;
-    let receipt = batcher.push(event).await.map_err(ApiError::QueueUnavailable)?;
-    metrics.accepted();
-    let accepted = Accepted { id: receipt.id, status: "accepted", durability: receipt.durability.as_str() };
-    Ok((StatusCode::ACCEPTED, Json(accepted)))
+    let body = form.decode(&body, clock.now()).map_err(ApiError::Unreadable)?;
+    let (list, single) = match body {
+        Body::One(event, id) => (vec![event], Some(id)),
+        Body::Many(events) => (events, None),
+    };
+    let (mut events, errors) = sort(list, single.is_some(), &directory)?;
+    let lenient = single.is_none() && prefers_lenient(&headers);
+    if !errors.is_empty() && (!lenient || events.is_empty()) {
+        return Err(ApiError::Invalid(errors));
+    }
+    name_by_request(&mut events, idempotency_key(&headers)?);
+    let events: Vec<UsageEvent> = events.into_iter().map(|(_, event)| event).collect();
+    let accepted = events.len();
+    let receipt = batcher.push(events).await.map_err(ApiError::QueueUnavailable)?;
+    metrics.accepted(accepted);
+    if let Some(id) = single {
+        return Ok(one(id.unwrap_or_else(|| receipt.first_id.to_string()), receipt.durability));
+    }
+    let applied = lenient.then_some([(PREFERENCE_APPLIED, LENIENT)]);
+    let durability = receipt.durability.as_str();
+    let answer = AcceptedMany { accepted, status: "accepted", durability, errors };
+    Ok((StatusCode::ACCEPTED, applied, Json(answer)).into_response())
 }
 
-/// `application/json`, with whatever parameters.
-fn is_json(headers: &HeaderMap) -> bool {
-    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let media_type = value.split(';').next().unwrap_or_default().trim();
-    media_type.eq_ignore_ascii_case("application/json")
+pub(super) fn one(id: String, durability: Durability) -> Response {
+    let answer = AcceptedOne { id, status: "accepted", durability: durability.as_str() };
+    (StatusCode::ACCEPTED, Json(answer)).into_response()
 }
 
 fn unreadable(rejection: &BytesRejection) -> ApiError {
@@ -74,9 +117,52 @@ fn unreadable(rejection: &BytesRejection) -> ApiError {
     ApiError::RequestTimeout(crate::REQUEST_TIMEOUT.as_secs())
 }
 
-fn of_known_tenant(directory: &Directory, event: UsageEvent) -> Result<UsageEvent, ApiError> {
-    match directory.find(event.tenant.as_str())? {
-        Some(_) => Ok(event),
-        None => Err(ApiError::UnknownTenant(event.tenant.into())),
+/// The events that can be taken, each with its place, and what is wrong with the others.
+type Sorted = (Vec<(usize, UsageEvent)>, Vec<EventProblem>);
+
+/// Sorts a request's events.
+fn sort(list: Vec<Checked>, single: bool, directory: &Directory) -> Result<Sorted, NotKnownYet> {
+    let (mut events, mut errors) = (Vec::with_capacity(list.len()), Vec::new());
+    for (place, event) in list.into_iter().enumerate() {
+        let index = (!single).then_some(place);
+        match event {
+            Ok(event) if directory.find(event.tenant.as_str())?.is_some() => events.push((place, event)),
+            Ok(event) => errors.push(unknown_tenant(index, &event)),
+            Err(faults) => errors.extend(faults.into_iter().map(|fault| invalid(index, fault))),
+        }
+    }
+    Ok((events, errors))
+}
+
+fn invalid(index: Option<usize>, fault: Fault) -> EventProblem {
+    EventProblem { index, code: Code::InvalidEvent.as_str(), field: fault.field, detail: fault.detail }
+}
+
+fn unknown_tenant(index: Option<usize>, event: &UsageEvent) -> EventProblem {
+    let detail = format!("`{}` is not known; create its Tenant resource, or correct the name", event.tenant);
+    EventProblem { index, code: Code::UnknownTenant.as_str(), field: "tenant".to_owned(), detail }
+}
+
+fn prefers_lenient(headers: &HeaderMap) -> bool {
+    let preferences = headers.get_all(PREFER).into_iter().filter_map(|value| value.to_str().ok());
+    preferences.flat_map(|value| value.split(',')).any(|one| one.trim().eq_ignore_ascii_case(LENIENT))
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    // The draft has it as a quoted string; most clients send it bare.
+    let key = value.to_str().ok().map(|text| text.trim_matches('"')).unwrap_or_default();
+    if (1..=MAX_KEY_BYTES).contains(&key.len()) {
+        Ok(Some(key))
+    } else {
+        Err(ApiError::InvalidIdempotencyKey)
+    }
+}
+
+/// Gives the events without an id the id that their place in the request makes.
+fn name_by_request(events: &mut [(usize, UsageEvent)], key: Option<&str>) {
+    let Some(key) = key else { return };
+    for (place, event) in events.iter_mut().filter(|(_, event)| event.id.is_none()) {
+        event.id = Some(EventId::of(&format!("{key}#{place}")));
     }
 }

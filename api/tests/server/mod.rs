@@ -55,6 +55,8 @@ impl Server {
         let (directory, usage) = (Directory::default(), Usage::default());
         let state = AppState {
             batcher: batcher.clone(),
+            queue: Arc::clone(&queue),
+            pool: pool.clone(),
             directory: directory.clone(),
             usage: usage.clone(),
             clock,
@@ -91,12 +93,25 @@ impl Server {
         self.send(Request::get(path).body(Body::empty()).unwrap()).await
     }
 
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.send(Request::delete(path).body(Body::empty()).unwrap()).await
+    }
+
     pub(crate) async fn post(&self, event: &str) -> Answer {
         self.post_as(event, "application/json; charset=utf-8").await
     }
 
     pub(crate) async fn post_as(&self, event: &str, content_type: &str) -> Answer {
         let request = Request::post("/events").header("content-type", content_type);
+        self.send(request.body(Body::from(event.to_owned())).unwrap()).await
+    }
+
+    /// A JSON body with further headers.
+    pub(crate) async fn post_with(&self, event: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut request = Request::post("/events").header("content-type", "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         self.send(request.body(Body::from(event.to_owned())).unwrap()).await
     }
 

@@ -6,7 +6,7 @@
 //! names    = count (length(1) text)…
 //! event    = tenant feature tokens offset id
 //!            tenant, feature: index of a name; offset: occurred − received in µs, zigzag
-//! id       = 0 | 1 uuid(16)
+//! id       = 0 | 1 uuid(16) | 2 uuid(16)        2: takes the event of this id back
 //! ```
 //! Numbers without a size are LEB128 varints. A version's meaning never changes; a new field is a
 //! new version, which workers learn to read one release before the api writes it.
@@ -83,12 +83,10 @@ impl Batch {
             write_number(&mut bytes, event.tokens.get().unsigned_abs());
             let offset = event.occurred_at.as_microsecond() - self.received_at.as_microsecond();
             write_number(&mut bytes, zigzag(offset));
-            match event.id {
-                None => bytes.push(0),
-                Some(id) => {
-                    bytes.push(1);
-                    bytes.extend_from_slice(id.uuid().as_bytes());
-                }
+            match (event.reverses, event.id) {
+                (Some(target), _) => write_id(&mut bytes, 2, target),
+                (None, Some(id)) => write_id(&mut bytes, 1, id),
+                (None, None) => bytes.push(0),
             }
         }
         let checksum = crc32fast::hash(&bytes);
@@ -166,6 +164,11 @@ fn write_number(bytes: &mut Vec<u8>, mut number: u64) {
     }
 }
 
+fn write_id(bytes: &mut Vec<u8>, kind: u8, id: EventId) {
+    bytes.push(kind);
+    bytes.extend_from_slice(id.uuid().as_bytes());
+}
+
 /// Small numbers of either sign to small numbers without one.
 fn zigzag(number: i64) -> u64 {
     ((number << 1) ^ (number >> 63)).cast_unsigned()
@@ -204,12 +207,17 @@ impl Reader<'_> {
         let tokens = TokenCount::try_from(i64::try_from(self.number()?).ok()?).ok()?;
         let occurred = received.checked_add(unzigzag(self.number()?))?;
         let occurred_at = Timestamp::from_microsecond(occurred).ok()?;
-        let id = match self.array::<1>()? {
-            [0] => None,
-            [1] => Some(EventId::from_uuid(Uuid::from_bytes(self.array()?))),
+        let (id, reverses) = match self.array::<1>()? {
+            [0] => (None, None),
+            [1] => (Some(self.id()?), None),
+            [2] => (None, Some(self.id()?)),
             _ => return None,
         };
-        Some(UsageEvent { tenant, feature, tokens, id, occurred_at })
+        Some(UsageEvent { tenant, feature, tokens, id, occurred_at, reverses })
+    }
+
+    fn id(&mut self) -> Option<EventId> {
+        self.array().map(Uuid::from_bytes).map(EventId::from_uuid)
     }
 
     fn names<T>(&mut self, read: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
@@ -262,13 +270,14 @@ mod tests {
 
     fn event() -> impl Strategy<Value = UsageEvent> {
         let micros = -62_135_596_800_000_000_i64..253_402_207_200_000_000;
-        let id = proptest::option::of(any::<u128>());
+        let id = proptest::option::of((any::<bool>(), any::<u128>()));
         ("[a-z0-9]{1,63}", "[!-~]{1,128}", 1..=crate::quota::MAX_TOKENS, id, micros).prop_map(
             |(tenant, feature, tokens, id, micros)| UsageEvent {
                 tenant: tenant.try_into().unwrap(),
                 feature: feature.try_into().unwrap(),
                 tokens: tokens.try_into().unwrap(),
-                id: id.map(|id| EventId::from_uuid(Uuid::from_u128(id))),
+                id: id.filter(|(own, _)| *own).map(|(_, id)| EventId::from_uuid(Uuid::from_u128(id))),
+                reverses: id.filter(|(own, _)| !*own).map(|(_, id)| EventId::from_uuid(Uuid::from_u128(id))),
                 occurred_at: Timestamp::from_microsecond(micros).unwrap(),
             },
         )
@@ -330,6 +339,7 @@ mod tests {
                 tokens: 1_500_i64.try_into().unwrap(),
                 id: Some(EventId::of("order-7")),
                 occurred_at: "2026-06-15T11:59:59Z".parse().unwrap(),
+                reverses: None,
             }],
         };
         assert_eq!(Batch::decode(&bytes), Ok(batch));

@@ -7,8 +7,12 @@ use serde::Serialize;
 pub enum Code {
     /// 400: the body is not JSON.
     InvalidJson,
+    /// 400: a header is not what it must be.
+    InvalidHeader,
     /// 404: no tenant of this name.
     TenantNotFound,
+    /// 404: no event of this id was taken in for the tenant, or not in the time that is kept.
+    EventNotFound,
     /// 404: no such path.
     NotFound,
     /// 405: the path is there, but not for this method.
@@ -17,6 +21,8 @@ pub enum Code {
     RequestTimeout,
     /// 413: the body is larger than allowed.
     BodyTooLarge,
+    /// 413: the body holds more events than allowed.
+    TooManyEvents,
     /// 415: the media type is not one that is understood.
     UnsupportedMediaType,
     /// 422: JSON, but no event.
@@ -27,24 +33,30 @@ pub enum Code {
     Internal,
     /// 503: the queue did not confirm the event, or is full.
     QueueUnavailable,
+    /// 503: events that were taken in before are still being counted; only then can it be said.
+    StillCounting,
     /// 503: what is asked for is not known yet, or not any more.
     NotReady,
 }
 
 impl Code {
     /// Every code, for documentation and for counters that start at zero.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::InvalidJson,
+        Self::InvalidHeader,
         Self::TenantNotFound,
+        Self::EventNotFound,
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::RequestTimeout,
         Self::BodyTooLarge,
+        Self::TooManyEvents,
         Self::UnsupportedMediaType,
         Self::InvalidEvent,
         Self::UnknownTenant,
         Self::Internal,
         Self::QueueUnavailable,
+        Self::StillCounting,
         Self::NotReady,
     ];
 
@@ -52,16 +64,20 @@ impl Code {
     const fn row(self) -> (u16, &'static str, &'static str) {
         match self {
             Self::InvalidJson => (400, "invalid_json", "The body is not JSON"),
+            Self::InvalidHeader => (400, "invalid_header", "A header is not valid"),
             Self::TenantNotFound => (404, "tenant_not_found", "There is no such tenant"),
+            Self::EventNotFound => (404, "event_not_found", "There is no such event"),
             Self::NotFound => (404, "not_found", "There is no such path"),
             Self::MethodNotAllowed => (405, "method_not_allowed", "The path does not take this method"),
             Self::RequestTimeout => (408, "request_timeout", "The request took too long to arrive"),
             Self::BodyTooLarge => (413, "body_too_large", "The body is too large"),
+            Self::TooManyEvents => (413, "too_many_events", "The body holds too many events"),
             Self::UnsupportedMediaType => (415, "unsupported_media_type", "The media type is not supported"),
             Self::InvalidEvent => (422, "invalid_event", "The event is not valid"),
             Self::UnknownTenant => (422, "unknown_tenant", "The tenant is not known"),
             Self::Internal => (500, "internal", "Something went wrong here"),
             Self::QueueUnavailable => (503, "queue_unavailable", "The queue is unavailable"),
+            Self::StillCounting => (503, "still_counting", "Earlier events are still being counted"),
             Self::NotReady => (503, "not_ready", "The answer is not known right now"),
         }
     }
@@ -88,7 +104,7 @@ impl Code {
     #[must_use]
     pub const fn retry_after_seconds(self) -> Option<u32> {
         match self {
-            Self::QueueUnavailable | Self::NotReady => Some(1),
+            Self::QueueUnavailable | Self::StillCounting | Self::NotReady => Some(1),
             _ => None,
         }
     }
@@ -109,15 +125,21 @@ pub struct Problem {
     pub detail: String,
     /// The stable code.
     pub code: &'static str,
-    /// What is wrong with which field, where that can be said.
+    /// What is wrong with which event and field, where that can be said.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub errors: Vec<FieldProblem>,
+    pub errors: Vec<EventProblem>,
 }
 
-/// What is wrong with one field.
+/// What is wrong with one field of one event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct FieldProblem {
-    /// The field's name.
+pub struct EventProblem {
+    /// The event's place in the list, from 0; absent where the request brought a single event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index: Option<usize>,
+    /// The stable code.
+    pub code: &'static str,
+    /// The field's name; absent where the event as a whole is wrong.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub field: String,
     /// What is allowed.
     pub detail: String,

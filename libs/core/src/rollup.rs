@@ -24,7 +24,7 @@ pub type FeatureBatch = BTreeMap<(TenantName, BillingPeriod, FeatureName), Sum>;
 pub struct Sum {
     /// Tokens.
     pub tokens: i64,
-    /// Events.
+    /// Events, those that take another back among them.
     pub events: i64,
 }
 
@@ -61,7 +61,7 @@ impl RollupBatch {
         let mut rows = BTreeMap::<_, Sum>::new();
         for event in events {
             let key = (event.tenant.clone(), event.feature.clone(), Minute::of(event.occurred_at));
-            rows.entry(key).or_default().add(Sum { tokens: event.tokens.get(), events: 1 })?;
+            rows.entry(key).or_default().add(Sum { tokens: event.signed_tokens(), events: 1 })?;
         }
         Ok(Self(rows))
     }
@@ -113,6 +113,7 @@ mod tests {
             tokens: TokenCount::try_from(tokens).unwrap(),
             id: None,
             occurred_at: at.parse().unwrap(),
+            reverses: None,
         }
     }
 

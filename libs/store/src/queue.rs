@@ -7,9 +7,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use deadpool_redis::redis;
+use jiff::Timestamp;
 use redis::aio::MultiplexedConnection;
 use redis::streams::{
-    StreamAutoClaimOptions, StreamAutoClaimReply, StreamId, StreamReadOptions, StreamReadReply,
+    StreamAutoClaimOptions, StreamAutoClaimReply, StreamId, StreamRangeReply, StreamReadOptions,
+    StreamReadReply,
 };
 use redis::{AsyncCommands, AsyncConnectionConfig, Client, FromRedisValue};
 
@@ -254,6 +256,22 @@ impl EventQueue {
         let mut connection = self.connection(doing).await?;
         let length: redis::RedisResult<u64> = connection.xlen(&self.stream).await;
         self.checked(doing, length)
+    }
+
+    /// When the oldest entry was added that is not confirmed yet, by Valkey's clock; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Queue`].
+    pub async fn oldest(&self) -> Result<Option<Timestamp>, StoreError> {
+        let doing = "ask for the queue's oldest entry";
+        let mut connection = self.connection(doing).await?;
+        let range: redis::RedisResult<StreamRangeReply> =
+            connection.xrange_count(&self.stream, "-", "+", 1).await;
+        let range = self.checked(doing, range)?;
+        // An entry's id starts with its milliseconds since 1970.
+        let milliseconds = range.ids.first().and_then(|entry| entry.id.split('-').next()?.parse().ok());
+        Ok(milliseconds.and_then(|milliseconds| Timestamp::from_millisecond(milliseconds).ok()))
     }
 
     async fn connection(&self, doing: &'static str) -> Result<MultiplexedConnection, StoreError> {

@@ -26,6 +26,7 @@ pub fn event(tenant: &str, tokens: i64) -> UsageEvent {
         tokens: tokens.try_into().unwrap(),
         id: None,
         occurred_at: NOON.parse().unwrap(),
+        reverses: None,
     }
 }
 
@@ -33,6 +34,17 @@ pub fn event(tenant: &str, tokens: i64) -> UsageEvent {
 #[must_use]
 pub fn with_id(event: UsageEvent, id: &str) -> UsageEvent {
     UsageEvent { id: Some(EventId::of(id)), ..event }
+}
+
+/// The event that takes `event` back, which must have an id.
+///
+/// # Panics
+///
+/// If it has none.
+#[must_use]
+#[expect(clippy::unwrap_used, reason = "a test that builds something impossible should end there")]
+pub fn reversal_of(event: &UsageEvent) -> UsageEvent {
+    UsageEvent { reverses: Some(event.id.unwrap()), id: None, ..event.clone() }
 }
 
 /// An entry, received at [`NOON`], whose batch id follows from `number`.

@@ -27,9 +27,11 @@ async fn an_entry_stays_until_it_is_confirmed() {
     let read = queue.read("a", 10, SOON).await.unwrap();
     assert_eq!(payloads(&read), [b"one"]);
     assert_eq!(queue.depth().await.unwrap(), 1);
+    let added = queue.oldest().await.unwrap().unwrap().as_millisecond().to_string();
+    assert!(read[0].entry_id.starts_with(&added), "{added} {read:?}");
     assert_eq!(queue.pending("a", 10).await.unwrap(), read);
     confirm(&queue, &read).await;
-    assert_eq!(queue.depth().await.unwrap(), 0);
+    assert_eq!((queue.depth().await.unwrap(), queue.oldest().await.unwrap()), (0, None));
     assert_eq!(queue.pending("a", 10).await.unwrap(), []);
 }
 

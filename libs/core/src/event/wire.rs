@@ -1,281 +1,206 @@
-//! An event as a client writes it: a JSON object `{tenant, feature, tokens, id?, timestamp?}`.
+//! Bodies that hold events: one or many, in four forms.
+//!
+//! An event is made while its JSON is read, so that nothing larger than the body and the events is
+//! ever held, and never more events than allowed.
 
-use std::borrow::Cow;
-use std::collections::HashSet;
 use std::fmt;
 
-use jiff::{Timestamp, Unit};
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use jiff::Timestamp;
+use serde::de::{DeserializeSeed, SeqAccess, Visitor};
+use serde_json::Deserializer;
+use serde_json::error::Category;
 
-use super::{EventId, MAX_AGE, MAX_AHEAD, MAX_ID_BYTES, NotTokens, TokenCount, UsageEvent};
+use super::UsageEvent;
+use super::cloud::Cloud;
+use super::fault::Fault;
+use super::object::{Known, Object};
+use super::plain::Plain;
 
-/// Why a body is no event.
+/// The form of a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// `application/json`: an object, or an array of objects.
+    Json,
+    /// `application/x-ndjson`: an object a line.
+    Lines,
+    /// `application/cloudevents+json`: one CloudEvent.
+    CloudEvent,
+    /// `application/cloudevents-batch+json`: an array of CloudEvents.
+    CloudEvents,
+}
+
+/// An event, or everything that is wrong with it.
+pub type Checked = Result<UsageEvent, Vec<Fault>>;
+
+/// What a body holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    /// One event that stands for itself, and its id as the client wrote it.
+    One(Checked, Option<String>),
+    /// A list, in its order.
+    Many(Vec<Checked>),
+}
+
+/// Why a body as a whole is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// It is not JSON at all (RFC 8259).
     #[error("the body is not JSON: {0}")]
     NotJson(String),
-    /// It is JSON, and says something that an event cannot say.
-    #[error("{}", faults_text(.0))]
-    Invalid(Vec<Fault>),
+    /// A list of nothing.
+    #[error("the body must hold at least one event")]
+    Empty,
+    /// More events than one request may bring.
+    #[error("the body may hold at most {0} events; send the others in another request")]
+    TooMany(usize),
 }
 
-/// What is wrong with one field.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    /// The field's name, or empty for the event as a whole.
-    pub field: String,
-    /// What is allowed instead, to be read after the field's name.
-    pub detail: String,
-}
-
-impl Fault {
-    fn new(field: &str, detail: &dyn fmt::Display) -> Self {
-        Self { field: field.to_owned(), detail: detail.to_string() }
-    }
-}
-
-fn faults_text(faults: &[Fault]) -> String {
-    let line = |fault: &Fault| format!("{} {}", fault.field, fault.detail).trim_start().to_owned();
-    faults.iter().map(line).collect::<Vec<_>>().join("; ")
-}
-
-/// Reads one event that arrived at `now`.
-///
-/// Unknown fields are ignored, so that clients may send more than is metered; a field that comes
-/// twice is refused, because which of the two was meant cannot be known.
+/// Reads the events of a body that arrived at `now`, at most `limit` of them.
 ///
 /// # Errors
 ///
-/// [`Refusal`], with all faults of the event at once.
-pub fn decode(body: &[u8], now: Timestamp) -> Result<UsageEvent, Refusal> {
-    let fields: Fields<'_> = serde_json::from_slice(body).map_err(|error| match error.classify() {
-        serde_json::error::Category::Data => {
-            Refusal::Invalid(vec![Fault::new("", &"the body must be a JSON object")])
+/// [`Refusal`], where nothing can be said of single events.
+pub fn decode(body: &[u8], form: Form, now: Timestamp, limit: usize) -> Result<Body, Refusal> {
+    let plain = |object: Object<Plain<'_>>| checked(object, |plain| plain.check(now));
+    let cloud = |object: Object<Cloud<'_>>| checked(object, |cloud| cloud.check(now));
+    match form {
+        Form::Json if first(body) == Some(b'[') => many(body, limit, plain),
+        Form::Json => {
+            let object: Object<Plain<'_>> = serde_json::from_slice(body).map_err(|error| not_json(&error))?;
+            let id = object.0.as_ref().and_then(Plain::written_id);
+            Ok(Body::One(plain(object), id))
         }
-        _ => Refusal::NotJson(error.to_string()),
-    })?;
-    fields.check(now).map_err(Refusal::Invalid)
-}
-
-/// The known fields as they stand, and the name of one that came twice.
-#[derive(Default)]
-struct Fields<'a> {
-    tenant: Option<Value<'a>>,
-    feature: Option<Value<'a>>,
-    tokens: Option<Value<'a>>,
-    id: Option<Value<'a>>,
-    timestamp: Option<Value<'a>>,
-    duplicate: Option<String>,
-}
-
-impl Fields<'_> {
-    fn check(self, now: Timestamp) -> Result<UsageEvent, Vec<Fault>> {
-        let mut faults = Vec::new();
-        let tenant = required(
-            &mut faults,
-            "tenant",
-            self.tenant.as_ref(),
-            |value| value.text()?.try_into().ok(),
-            &super::NotATenant,
-        );
-        let feature = required(
-            &mut faults,
-            "feature",
-            self.feature.as_ref(),
-            |value| value.text()?.try_into().ok(),
-            &super::NotAFeature,
-        );
-        let tokens = required(&mut faults, "tokens", self.tokens.as_ref(), Value::tokens, &NotTokens);
-        let id = optional(&mut faults, "id", self.id.as_ref(), Value::event_id);
-        let occurred_at =
-            optional(&mut faults, "timestamp", self.timestamp.as_ref(), |value| value.instant(now));
-        if let Some(name) = self.duplicate {
-            faults.push(Fault::new(&name, &"must come only once"));
+        Form::Lines => lines(body, now, limit),
+        Form::CloudEvent => {
+            let object: Object<Cloud<'_>> = serde_json::from_slice(body).map_err(|error| not_json(&error))?;
+            let id = object.0.as_ref().and_then(Cloud::written_id);
+            Ok(Body::One(cloud(object), id))
         }
-        match (tenant, feature, tokens) {
-            (Some(tenant), Some(feature), Some(tokens)) if faults.is_empty() => {
-                let occurred_at = whole_microseconds(occurred_at.unwrap_or(now));
-                Ok(UsageEvent { tenant, feature, tokens, id, occurred_at })
-            }
-            _ => Err(faults),
+        Form::CloudEvents => many(body, limit, cloud),
+    }
+}
+
+/// Reads a CloudEvent in binary mode: `attribute` finds the value of a `ce-` header by the attribute's
+/// name, and `body` is the data.
+///
+/// # Errors
+///
+/// [`Refusal::NotJson`].
+pub fn decode_binary<'a>(
+    body: &'a [u8],
+    attribute: &dyn Fn(&str) -> Option<&'a str>,
+    now: Timestamp,
+) -> Result<Body, Refusal> {
+    let data = serde_json::from_slice(body).map_err(|error| not_json(&error))?;
+    let cloud = Cloud::binary(attribute, data);
+    let id = cloud.written_id();
+    Ok(Body::One(cloud.check(now), id))
+}
+
+fn checked<T>(object: Object<T>, check: impl Fn(T) -> Checked) -> Checked {
+    object.0.map_or_else(|| Err(vec![Fault::new("", &"the event must be a JSON object")]), check)
+}
+
+fn not_json(error: &serde_json::Error) -> Refusal {
+    Refusal::NotJson(error.to_string())
+}
+
+/// The first byte that is no white space.
+fn first(body: &[u8]) -> Option<u8> {
+    body.trim_ascii_start().first().copied()
+}
+
+/// An object a line. A line that is not JSON is that event's fault alone; empty lines are none.
+fn lines(body: &[u8], now: Timestamp, limit: usize) -> Result<Body, Refusal> {
+    let mut events = Vec::new();
+    for line in body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()) {
+        if events.len() == limit {
+            return Err(Refusal::TooMany(limit));
         }
+        events.push(match serde_json::from_slice(line) {
+            Ok(object) => checked(object, |plain: Plain<'_>| plain.check(now)),
+            Err(error) => Err(vec![Fault::new("", &format_args!("the line is not JSON: {error}"))]),
+        });
+    }
+    if events.is_empty() { Err(Refusal::Empty) } else { Ok(Body::Many(events)) }
+}
+
+/// An array of objects.
+fn many<'de, T: Known<'de>>(
+    body: &'de [u8],
+    limit: usize,
+    check: impl Fn(Object<T>) -> Checked,
+) -> Result<Body, Refusal> {
+    let mut reader = Deserializer::from_slice(body);
+    let mut list = List { limit, check, events: Vec::new(), kind: std::marker::PhantomData };
+    let read = (&mut list).deserialize(&mut reader).and_then(|()| reader.end());
+    match read {
+        Ok(()) if list.events.is_empty() => Err(Refusal::Empty),
+        Ok(()) => Ok(Body::Many(list.events)),
+        // The list's own word, not the reader's: it had one too many, or was no list.
+        Err(error) if error.classify() == Category::Data => Err(if list.events.len() >= limit {
+            Refusal::TooMany(limit)
+        } else {
+            Refusal::NotJson("it must be an array".to_owned())
+        }),
+        Err(error) => Err(not_json(&error)),
     }
 }
 
-/// The database and the queue keep microseconds.
-fn whole_microseconds(instant: Timestamp) -> Timestamp {
-    let floor = jiff::TimestampRound::new().smallest(Unit::Microsecond).mode(jiff::RoundMode::Floor);
-    instant.round(floor).unwrap_or(instant)
+/// A list that is read.
+struct List<T, F> {
+    limit: usize,
+    check: F,
+    events: Vec<Checked>,
+    kind: std::marker::PhantomData<T>,
 }
 
-fn required<'a, T>(
-    faults: &mut Vec<Fault>,
-    field: &str,
-    value: Option<&Value<'a>>,
-    read: impl Fn(&Value<'a>) -> Option<T>,
-    allowed: &dyn fmt::Display,
-) -> Option<T> {
-    let read = match value {
-        None => Err(Fault::new(field, &format_args!("is missing; it {allowed}"))),
-        Some(value) => read(value).ok_or_else(|| Fault::new(field, allowed)),
-    };
-    read.map_err(|fault| faults.push(fault)).ok()
-}
+impl<'de, T: Known<'de>, F: Fn(Object<T>) -> Checked> DeserializeSeed<'de> for &mut List<T, F> {
+    type Value = ();
 
-/// A field that may be missing or `null`.
-fn optional<'a, T>(
-    faults: &mut Vec<Fault>,
-    field: &str,
-    value: Option<&Value<'a>>,
-    read: impl Fn(&Value<'a>) -> Result<T, String>,
-) -> Option<T> {
-    let value = value.filter(|value| !matches!(value, Value::Null))?;
-    read(value).map_err(|detail| faults.push(Fault::new(field, &detail))).ok()
-}
-
-/// A JSON value as far as an event has use for it.
-enum Value<'a> {
-    Null,
-    Text(Cow<'a, str>),
-    Integer(i64),
-    /// Anything else, numbers with a fraction or beyond 2^63 among them.
-    Other,
-}
-
-impl Value<'_> {
-    fn text(&self) -> Option<&str> {
-        if let Self::Text(text) = self { Some(text) } else { None }
-    }
-
-    fn tokens(&self) -> Option<TokenCount> {
-        if let Self::Integer(tokens) = self { TokenCount::try_from(*tokens).ok() } else { None }
-    }
-
-    fn event_id(&self) -> Result<EventId, String> {
-        let text = self.text().filter(|text| (1..=MAX_ID_BYTES).contains(&text.len()));
-        text.map(EventId::of).ok_or_else(|| format!("must be a string of 1 to {MAX_ID_BYTES} bytes"))
-    }
-
-    fn instant(&self, now: Timestamp) -> Result<Timestamp, String> {
-        let instant: Timestamp = self
-            .text()
-            .and_then(|text| text.parse().ok())
-            .ok_or("must be an RFC 3339 time, such as 2026-01-31T12:00:00Z")?;
-        let age = now.duration_since(instant);
-        if age > MAX_AGE {
-            return Err(format!("must be at most {} days in the past", MAX_AGE.as_hours() / 24));
-        }
-        if age < -MAX_AHEAD {
-            return Err(format!("must be at most {} minutes in the future", MAX_AHEAD.as_mins()));
-        }
-        Ok(instant)
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(FieldsVisitor)
-    }
-}
-
-struct FieldsVisitor;
-
-impl<'de> Visitor<'de> for FieldsVisitor {
-    type Value = Fields<'de>;
+impl<'de, T: Known<'de>, F: Fn(Object<T>) -> Checked> Visitor<'de> for &mut List<T, F> {
+    type Value = ();
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a JSON object")
+        formatter.write_str("an array")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut fields = Fields::default();
-        let mut unknown = HashSet::new();
-        while let Some(Value::Text(name)) = map.next_key::<Value<'de>>()? {
-            let slot = match name.as_ref() {
-                "tenant" => &mut fields.tenant,
-                "feature" => &mut fields.feature,
-                "tokens" => &mut fields.tokens,
-                "id" => &mut fields.id,
-                "timestamp" => &mut fields.timestamp,
-                _ => {
-                    map.next_value::<IgnoredAny>()?;
-                    if !unknown.insert(name.clone()) {
-                        fields.duplicate = Some(name.into_owned());
-                    }
-                    continue;
-                }
-            };
-            if slot.replace(map.next_value()?).is_some() {
-                fields.duplicate = Some(name.into_owned());
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while let Some(object) = seq.next_element()? {
+            if self.events.len() == self.limit {
+                return Err(serde::de::Error::custom("too many"));
             }
+            self.events.push((self.check)(object));
         }
-        Ok(fields)
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Value<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ValueVisitor)
-    }
-}
-
-struct ValueVisitor;
-
-impl<'de> Visitor<'de> for ValueVisitor {
-    type Value = Value<'de>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a JSON value")
-    }
-
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Value::Text(Cow::Borrowed(text)))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Value::Text(Cow::Owned(text.to_owned())))
-    }
-
-    fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
-        Ok(Value::Integer(number))
-    }
-
-    fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
-        Ok(i64::try_from(number).map_or(Value::Other, Value::Integer))
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(Value::Other)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(Value::Other)
-    }
-
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Value::Other)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Value::Other)
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::EventId;
     use super::*;
 
     const NOW: &str = "2026-06-15T12:00:00Z";
 
-    fn read(body: &str) -> Result<UsageEvent, Refusal> {
-        decode(body.as_bytes(), NOW.parse().unwrap())
+    fn body(body: &str, form: Form) -> Result<Body, Refusal> {
+        decode(body.as_bytes(), form, NOW.parse().unwrap(), 3)
+    }
+
+    fn read(text: &str) -> Checked {
+        match body(text, Form::Json) {
+            Ok(Body::One(event, _)) => event,
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    fn text(faults: &[Fault]) -> String {
+        faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
     }
 
     #[test]
@@ -346,6 +271,10 @@ mod tests {
             (r#"{"tenant":"a","feature":"f","tokens":1,"id":""}"#, "id must be a string of 1 to 128 bytes"),
             (r#"{"tenant":"a","feature":"f","tokens":1,"id":7}"#, "id must be a string of 1 to 128 bytes"),
             (
+                r#"{"tenant":"a","feature":"f","tokens":1,"id":"01934f6e-7d1a-7000-8000-0123456789ab"}"#,
+                "id is a UUIDv7 made at 2024-11-21T15:54:21Z; it must be made in the last 35 days and not be ahead",
+            ),
+            (
                 r#"{"tenant":"a","feature":"f","tokens":1,"timestamp":"yesterday"}"#,
                 "timestamp must be an RFC 3339 time, such as 2026-01-31T12:00:00Z",
             ),
@@ -359,24 +288,118 @@ mod tests {
             ),
             (r#"{"tenant":"a","feature":"f","tokens":1,"tokens":2}"#, "tokens must come only once"),
             (r#"{"tenant":"a","feature":"f","tokens":1,"model":1,"model":1}"#, "model must come only once"),
-            ("[]", "the body must be a JSON object"),
-            ("7", "the body must be a JSON object"),
+            ("7", "the event must be a JSON object"),
+            ("null", "the event must be a JSON object"),
         ];
         for (body, expected) in cases {
-            let refusal = read(body).unwrap_err();
-            assert!(matches!(refusal, Refusal::Invalid(_)), "{body}: {refusal:?}");
-            assert_eq!(refusal.to_string(), expected, "{body}");
+            assert_eq!(text(&read(body).unwrap_err()), expected, "{body}");
         }
-        for body in ["", "{", "{\"tenant\":}", "{} {}", "nul", "{\"tenant\":\"\\ud800\"}"] {
-            assert!(matches!(read(body), Err(Refusal::NotJson(_))), "{body}: {:?}", read(body));
+        for text in ["", "{", "{\"tenant\":}", "{} {}", "nul", "{\"tenant\":\"\\ud800\"}"] {
+            assert!(matches!(body(text, Form::Json), Err(Refusal::NotJson(_))), "{text}");
         }
     }
 
     #[test]
     fn all_faults_of_an_event_are_told_at_once() {
-        let refusal = read(r#"{"tenant":"A","tokens":0}"#).unwrap_err();
-        let Refusal::Invalid(faults) = refusal else { panic!("{refusal:?}") };
+        let faults = read(r#"{"tenant":"A","tokens":0}"#).unwrap_err();
         let fields: Vec<&str> = faults.iter().map(|fault| fault.field.as_str()).collect();
         assert_eq!(fields, ["tenant", "feature", "tokens"]);
+    }
+
+    /// Each event's tokens, or what is wrong with it.
+    fn list(text_of: &str, form: Form) -> Result<Vec<String>, Refusal> {
+        match body(text_of, form)? {
+            Body::Many(events) => {
+                let shown = |event: &Checked| {
+                    event.as_ref().map_or_else(|faults| text(faults), |event| event.tokens.get().to_string())
+                };
+                Ok(events.iter().map(shown).collect())
+            }
+            Body::One(event, _) => panic!("{event:?}"),
+        }
+    }
+
+    #[test]
+    fn a_list_is_read_event_by_event() {
+        let event = |tokens: u32| format!(r#"{{"tenant":"a","feature":"f","tokens":{tokens}}}"#);
+        let wrong = "tokens must be a whole number from 1 to 9007199254740991";
+        let array = format!(" [{}, {}, 7]", event(1), event(0));
+        assert_eq!(
+            list(&array, Form::Json),
+            Ok(vec!["1".into(), wrong.into(), "the event must be a JSON object".into()])
+        );
+        let lines = format!("{}\r\n\n {{ \n{}", event(1), event(2));
+        let read = list(&lines, Form::Lines).unwrap();
+        assert_eq!((read.len(), read[0].as_str(), read[2].as_str()), (3, "1", "2"));
+        assert!(read[1].starts_with("the line is not JSON"), "{read:?}");
+
+        let four = [event(1), event(2), event(3), event(4)];
+        assert_eq!(list(&format!("[{}]", four.join(",")), Form::Json), Err(Refusal::TooMany(3)));
+        assert_eq!(list(&four.join("\n"), Form::Lines), Err(Refusal::TooMany(3)));
+        assert_eq!(list(&format!("[{}]", four[..3].join(",")), Form::Json).map(|events| events.len()), Ok(3));
+        assert_eq!(list("[]", Form::Json), Err(Refusal::Empty));
+        assert_eq!(list("\n", Form::Lines), Err(Refusal::Empty));
+        for text in ["[", "[{}", "[{},]", "[{}] x"] {
+            assert!(matches!(list(text, Form::Json), Err(Refusal::NotJson(_))), "{text}");
+        }
+        assert!(matches!(list("{}", Form::CloudEvents), Err(Refusal::NotJson(_))));
+    }
+
+    #[test]
+    fn a_cloudevent_is_an_event_under_the_id_of_its_source_and_id() {
+        let one = |fields: &str, data: &str| {
+            let text = format!(
+                r#"{{"specversion":"1.0","type":"t","source":"/gateway","id":"7",{fields}"data":{data}}}"#
+            );
+            match body(&text, Form::CloudEvent) {
+                Ok(Body::One(event, _)) => {
+                    event.map_err(|faults| faults.iter().map(ToString::to_string).collect::<String>())
+                }
+                other => panic!("{text}: {other:?}"),
+            }
+        };
+        let used = r#"{"feature":"f","tokens":5}"#;
+        let event = one(r#""subject":"acme","time":"2026-06-15T11:00:00Z","#, used).unwrap();
+        assert_eq!((event.tenant.as_str(), event.tokens.get()), ("acme", 5));
+        assert_eq!(event.id, Some(EventId::of("/gateway 7")));
+        assert_eq!(event.occurred_at, "2026-06-15T11:00:00Z".parse().unwrap());
+        assert_eq!(one("", r#"{"tenant":"acme","feature":"f","tokens":5}"#).unwrap().tenant.as_str(), "acme");
+        let cases = [
+            (
+                "",
+                used,
+                "subject is missing; it must be a DNS label: 1 to 63 of a-z, 0-9 and '-', and no '-' at its ends",
+            ),
+            (
+                r#""subject":"other","#,
+                r#"{"tenant":"acme","feature":"f","tokens":5}"#,
+                "subject must be the same as data.tenant, or one of them left out",
+            ),
+            (
+                r#""subject":"acme","#,
+                "[]",
+                "data must be a JSON object {\"feature\", \"tokens\", \"tenant\"?}",
+            ),
+            (r#""subject":"acme","id":"8","#, used, "id must come only once"),
+            (
+                r#""subject":"acme","time":"noon","#,
+                used,
+                "time must be an RFC 3339 time, such as 2026-01-31T12:00:00Z",
+            ),
+        ];
+        for (fields, data, expected) in cases {
+            assert_eq!(one(fields, data), Err(expected.to_owned()), "{fields}");
+        }
+
+        let headers = |name: &str| match name {
+            "specversion" => Some("1.0"),
+            "id" => Some("7"),
+            "source" => Some("/gateway"),
+            "type" => Some("t"),
+            "subject" => Some("acme"),
+            _ => None,
+        };
+        let binary = decode_binary(used.as_bytes(), &headers, "2026-06-15T11:00:00Z".parse().unwrap());
+        assert_eq!(binary, Ok(Body::One(Ok(event), Some("/gateway 7".to_owned()))));
     }
 }

@@ -34,6 +34,8 @@ pub struct Applied {
     pub counted: u64,
     /// Not counted, because their id had been.
     pub repeated: u64,
+    /// Those of the repeated that say something else than what was counted.
+    pub conflicting: u64,
     /// Kept in `dead_letters` with the reason.
     pub dead_lettered: u64,
     /// Entries that had been applied before, with whatever was in them.
@@ -50,10 +52,30 @@ pub(super) struct Row<'a> {
     pub(super) entry_id: &'a str,
 }
 
+impl Row<'_> {
+    /// A checksum of what the event says was used. Its time is no part of it: a client that leaves that to
+    /// the api sends the same event with another time.
+    pub(super) fn content(&self) -> i32 {
+        let mut checksum = crc32fast::Hasher::new();
+        checksum.update(self.event.feature.as_str().as_bytes());
+        checksum.update(&self.event.signed_tokens().to_be_bytes());
+        checksum.finalize().cast_signed()
+    }
+}
+
 /// Counts entries. Remembers which days have a partition.
 pub struct Counter {
     pool: PgPool,
-    days: Mutex<BTreeSet<Date>>,
+    days: Mutex<Days>,
+}
+
+/// The days that have a partition.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct Days {
+    /// Of `events`: those on which something was received.
+    events: BTreeSet<Date>,
+    /// Of `event_ids`: those on which a UUIDv7 was made.
+    ids: BTreeSet<Date>,
 }
 
 /// How to go about events that PostgreSQL refuses.
@@ -72,13 +94,14 @@ impl Counter {
         Self { pool, days: Mutex::default() }
     }
 
-    /// Makes the partitions of `events` for `day` and the one after it, ahead of time.
+    /// Makes the partitions for `day` and the one after it, ahead of time.
     ///
     /// # Errors
     ///
     /// [`StoreError::Postgres`]; the same call may be made again.
     pub async fn prepare(&self, day: Date) -> Result<(), StoreError> {
-        self.ensure_days([day, day.tomorrow().unwrap_or(day)].into()).await
+        let days = BTreeSet::from([day, day.tomorrow().unwrap_or(day)]);
+        self.ensure(Days { events: days.clone(), ids: days }).await
     }
 
     /// Counts the events of `entries`, each exactly once.
@@ -93,12 +116,16 @@ impl Counter {
     /// [`StoreError::Postgres`]; nothing was counted, or, if only the answer to the commit was lost,
     /// everything was. Either way the same call may be made again.
     pub async fn apply(&self, entries: &[Entry]) -> Result<Applied, StoreError> {
-        let days = entries.iter().map(|entry| day_of(entry.batch.received_at)).collect();
-        self.ensure_days(days).await?;
+        let events = || entries.iter().flat_map(|entry| &entry.batch.events);
+        self.ensure(Days {
+            events: entries.iter().map(|entry| day_of(entry.batch.received_at)).collect(),
+            ids: event_ids::days(events().filter_map(UsageEvent::counts_once_as)),
+        })
+        .await?;
         match self.attempt(entries, Attempt::Whole).await {
             Err(error) if error.is_missing_partition() => {
                 // Somebody dropped it. The next call makes it again.
-                self.days.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                *self.known() = Days::default();
                 Err(error)
             }
             Err(error) if error.is_in_the_data() => {
@@ -126,8 +153,8 @@ impl Counter {
         dead_letters::add(&mut tx, &homeless, "tenant_deleted").await?;
         applied.dead_lettered += homeless.len() as u64;
 
-        let (rows, repeated) = event_ids::claim(&mut tx, rows).await?;
-        applied.repeated += repeated;
+        let event_ids::Claimed { rows, repeated, conflicting } = event_ids::claim(&mut tx, rows).await?;
+        (applied.repeated, applied.conflicting) = (repeated, conflicting);
 
         let refused = match attempt {
             Attempt::Whole => count(&mut tx, &settings, &rows).await.map(|()| 0)?,
@@ -139,18 +166,27 @@ impl Counter {
         Ok(applied)
     }
 
-    async fn ensure_days(&self, days: BTreeSet<Date>) -> Result<(), StoreError> {
-        let known = self.days.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for day in days.difference(&known) {
+    async fn ensure(&self, wanted: Days) -> Result<(), StoreError> {
+        let known = self.known().clone();
+        for day in wanted.events.difference(&known.events) {
             events::ensure_partition(&self.pool, *day).await?;
-            self.days.lock().unwrap_or_else(PoisonError::into_inner).insert(*day);
+            self.known().events.insert(*day);
+        }
+        for day in wanted.ids.difference(&known.ids) {
+            event_ids::ensure_partition(&self.pool, *day).await?;
+            self.known().ids.insert(*day);
         }
         Ok(())
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Days> {
+        // A panic while it was held leaves days that have a partition.
+        self.days.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The UTC day that `instant` lies in: partitions follow it.
-fn day_of(instant: Timestamp) -> Date {
+pub(super) fn day_of(instant: Timestamp) -> Date {
     TimeZone::UTC.to_datetime(instant).date()
 }
 

@@ -39,7 +39,7 @@ fn as_json(row: &Row<'_>) -> serde_json::Value {
         "id": row.id,
         "tenant": row.event.tenant,
         "feature": row.event.feature,
-        "tokens": row.event.tokens.get(),
+        "tokens": row.event.signed_tokens(),
         "timestamp": row.event.occurred_at,
         "receivedAt": row.received_at,
     })

@@ -63,7 +63,7 @@ fn write(message: &mut Vec<u8>, id: Uuid, event: &UsageEvent, received_at: Times
     field(message, id.as_bytes());
     field(message, event.tenant.as_str().as_bytes());
     field(message, event.feature.as_str().as_bytes());
-    field(message, &event.tokens.get().to_be_bytes());
+    field(message, &event.signed_tokens().to_be_bytes());
     field(message, &instant(event.occurred_at));
     field(message, &instant(received_at));
 }

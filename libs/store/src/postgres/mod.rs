@@ -13,6 +13,7 @@ pub mod dead_letters;
 pub mod directory;
 mod event_ids;
 mod events;
+pub mod lookup;
 mod rollups;
 mod slack_webhooks;
 mod tenant_changes;

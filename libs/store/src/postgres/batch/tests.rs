@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use flagmeter_core::quota::MAX_TOKENS;
 
+use flagmeter_core::event::EventId;
+
 use super::*;
 use crate::postgres::audit::{Book, books};
-use crate::testing::{add_tenant, entry, event, with_id};
+use crate::postgres::lookup::{self, Found};
+use crate::testing::{add_tenant, entry, event, reversal_of, with_id};
 
 /// The tenant's book, which must balance.
 async fn book(pool: &PgPool, tenant: &str) -> Book {
@@ -162,4 +165,76 @@ async fn a_partition_that_somebody_dropped_is_made_again_and_nothing_is_dead_let
     assert!(counter.apply(&second).await.is_err());
     assert_eq!(counter.apply(&second).await.unwrap(), Applied { counted: 1, ..Applied::default() });
     assert_eq!(reasons(&pool).await, []);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn ids_of_every_kind_count_once_and_a_uuidv7_lies_in_the_partition_of_its_day(pool: PgPool) {
+    add_tenant(&pool, "acme").await;
+    let counter = Counter::new(pool.clone());
+    let ids = ["order-7", "0b934f6e-7d1a-4000-8000-0123456789ab", "019eca0c-5d1a-7000-8000-0123456789ab"];
+    let events = || ids.map(|id| with_id(event("acme", 1), id));
+    let applied = counter.apply(&[entry(1, events()), entry(2, events())]).await.unwrap();
+    assert_eq!(applied, Applied { counted: 3, repeated: 3, ..Applied::default() });
+    let partitions: Vec<(String, i64)> =
+        sqlx::query_as("SELECT tableoid::regclass::text, count(*) FROM event_ids GROUP BY 1 ORDER BY 1")
+            .fetch_all(&pool)
+            .await
+            .unwrap();
+    let day = day_of(EventId::of(ids[2]).made_at().unwrap()).strftime("event_ids_%Y%m%d").to_string();
+    assert_eq!(partitions, [(day, 1), ("event_ids_others".to_owned(), 2)]);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn of_two_events_with_one_id_the_first_counts_and_what_the_other_said_is_kept(pool: PgPool) {
+    add_tenant(&pool, "acme").await;
+    let counter = Counter::new(pool.clone());
+    let first = with_id(event("acme", 100), "order-7");
+    // The same with a later time is a repeat and no conflict: the api gave it that time.
+    let later = UsageEvent { occurred_at: "2026-06-15T12:07:00Z".parse().unwrap(), ..first.clone() };
+    let other = with_id(event("acme", 999), "order-7");
+    let applied = counter.apply(&[entry(1, [first, later, other])]).await.unwrap();
+    assert_eq!(applied, Applied { counted: 1, repeated: 2, conflicting: 1, ..Applied::default() });
+    let Some(Found::Counted(found)) = lookup::find(&pool, "acme", EventId::of("order-7")).await.unwrap()
+    else {
+        panic!()
+    };
+    assert_eq!((found.tokens, found.conflict.map(|other| other.tokens)), (100, Some(999)));
+    assert_eq!(book(&pool, "acme").await.event_tokens, 100);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_event_that_is_taken_back_twice_is_taken_back_once(pool: PgPool) {
+    add_tenant(&pool, "acme").await;
+    let counter = Counter::new(pool.clone());
+    let wrong = with_id(event("acme", 100), "order-7");
+    counter.apply(&[entry(1, [wrong.clone(), event("acme", 5)])]).await.unwrap();
+    let back = reversal_of(&wrong);
+    let applied = counter.apply(&[entry(2, [back.clone()]), entry(3, [back])]).await.unwrap();
+    assert_eq!(applied, Applied { counted: 1, repeated: 1, ..Applied::default() });
+    let book = book(&pool, "acme").await;
+    assert_eq!((book.events, book.event_tokens), (3, 5));
+    let Some(Found::Counted(found)) = lookup::find(&pool, "acme", EventId::of("order-7")).await.unwrap()
+    else {
+        panic!()
+    };
+    assert_eq!((found.tokens, found.reversed_at), (100, Some(crate::testing::NOON.parse().unwrap())));
+    // It is still known under its id: sent once more, it does not count.
+    assert_eq!(counter.apply(&[entry(4, [wrong])]).await.unwrap().repeated, 1);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn an_event_without_a_clients_id_is_found_under_the_one_it_was_given(pool: PgPool) {
+    add_tenant(&pool, "acme").await;
+    let counter = Counter::new(pool.clone());
+    let mut delivered = entry(1, [event("acme", 1), event("acme", 2), event("gone", 3)]);
+    let milliseconds = u128::try_from(delivered.batch.received_at.as_millisecond()).unwrap();
+    delivered.batch.batch_id = Uuid::from_u128(milliseconds << 80 | 7 << 76 | 2 << 62);
+    counter.apply(std::slice::from_ref(&delivered)).await.unwrap();
+    let id = |index| EventId::from_uuid(delivered.batch.event_id(index));
+    let Some(Found::Counted(found)) = lookup::find(&pool, "acme", id(1)).await.unwrap() else { panic!() };
+    assert_eq!(found.tokens, 2);
+    assert_eq!(lookup::find(&pool, "globex", id(1)).await.unwrap(), None);
+    assert_eq!(lookup::find(&pool, "acme", EventId::of("never")).await.unwrap(), None);
+    let lost = lookup::find(&pool, "gone", id(2)).await.unwrap();
+    assert!(matches!(lost, Some(Found::DeadLettered { reason, .. }) if reason == "tenant_deleted"));
 }

@@ -1,0 +1,102 @@
+//! An event as a CloudEvent (CloudEvents 1.0, JSON event format): `id` and `source` together are its
+//! id, `time` is when it happened, `subject` or `data.tenant` is the tenant, `data` has the rest.
+
+use jiff::Timestamp;
+use serde::de::MapAccess;
+
+use super::fault::{Fault, Faults};
+use super::object::{Known, Object, fill};
+use super::plain::{self, Plain};
+use super::value::Value;
+use super::{EventId, UsageEvent};
+
+/// The longest `id` and `source`, in bytes. The specification sets none.
+const MAX_CONTEXT_BYTES: usize = 1_024;
+
+/// The known attributes as they stand.
+#[derive(Default)]
+pub(super) struct Cloud<'a> {
+    specversion: Option<Value<'a>>,
+    id: Option<Value<'a>>,
+    source: Option<Value<'a>>,
+    kind: Option<Value<'a>>,
+    subject: Option<Value<'a>>,
+    time: Option<Value<'a>>,
+    data: Option<Object<Plain<'a>>>,
+    duplicate: Option<String>,
+}
+
+impl<'de: 'a, 'a> Known<'de> for Cloud<'a> {
+    fn read<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<Option<bool>, A::Error> {
+        match name {
+            "specversion" => fill(&mut self.specversion, map),
+            "id" => fill(&mut self.id, map),
+            "source" => fill(&mut self.source, map),
+            "type" => fill(&mut self.kind, map),
+            "subject" => fill(&mut self.subject, map),
+            "time" => fill(&mut self.time, map),
+            "data" => fill(&mut self.data, map),
+            _ => Ok(None),
+        }
+    }
+
+    fn repeated(&mut self, name: String) {
+        self.duplicate = Some(name);
+    }
+}
+
+impl<'a> Cloud<'a> {
+    /// An event in binary mode (CloudEvents 1.0, HTTP binding): `attribute` finds the value of a
+    /// `ce-` header, and the body is the data.
+    pub(super) fn binary(attribute: &dyn Fn(&str) -> Option<&'a str>, data: Object<Plain<'a>>) -> Self {
+        let text = |name: &str| attribute(name).map(|text| Value::Text(text.into()));
+        Self {
+            specversion: text("specversion"),
+            id: text("id"),
+            source: text("source"),
+            kind: text("type"),
+            subject: text("subject"),
+            time: text("time"),
+            data: Some(data),
+            duplicate: None,
+        }
+    }
+
+    /// The id that source and id make, which is what the event is kept under.
+    pub(super) fn written_id(&self) -> Option<String> {
+        // A source is a URI reference, in which there is no space: no two pairs are the same text.
+        Some(format!("{} {}", self.source.as_ref()?.text()?, self.id.as_ref()?.text()?))
+    }
+
+    /// The event, if there is nothing wrong with it.
+    pub(super) fn check(self, now: Timestamp) -> Result<UsageEvent, Vec<Fault>> {
+        let mut faults = Faults::default();
+        let version = |value: &Value<'a>| (value.text() == Some("1.0")).then_some(());
+        faults.required("specversion", self.specversion.as_ref(), &"must be \"1.0\"", version);
+        let allowed = format!("must be a string of 1 to {MAX_CONTEXT_BYTES} bytes");
+        let text = |value: &Value<'a>| {
+            value.text().filter(|text| (1..=MAX_CONTEXT_BYTES).contains(&text.len())).map(drop)
+        };
+        let id = faults.required("id", self.id.as_ref(), &allowed, text);
+        let source = faults.required("source", self.source.as_ref(), &allowed, text);
+        faults.required("type", self.kind.as_ref(), &allowed, text);
+        let occurred_at = faults.optional("time", self.time.as_ref(), |value| value.instant(now));
+        if let Some(name) = &self.duplicate {
+            faults.add(name, &"must come only once");
+        }
+        let id = source.and(id).and_then(|()| self.written_id()).map(|id| EventId::of(&id));
+        let Some(Object(Some(data))) = self.data else {
+            faults.add("data", &"must be a JSON object {\"feature\", \"tokens\", \"tenant\"?}");
+            return Err(faults.0);
+        };
+        let tenant = match (&self.subject, &data.tenant) {
+            (None, Some(_)) => plain::tenant(&mut faults, "data.tenant", data.tenant.as_ref()),
+            (Some(subject), Some(tenant)) if subject.text() != tenant.text() => {
+                faults.add("subject", &"must be the same as data.tenant, or one of them left out");
+                None
+            }
+            (subject, _) => plain::tenant(&mut faults, "subject", subject.as_ref()),
+        };
+        data.usage(faults, tenant, id, occurred_at.unwrap_or(now))
+    }
+}

@@ -1,0 +1,90 @@
+//! An event as a client writes it: a JSON object `{tenant, feature, tokens, id?, timestamp?}`.
+//!
+//! Unknown fields are ignored, so that clients may send more than is metered; a field that comes
+//! twice is refused.
+
+use jiff::{Timestamp, Unit};
+use serde::de::MapAccess;
+
+use super::fault::{Fault, Faults};
+use super::object::{Known, fill};
+use super::value::Value;
+use super::{EventId, NotAFeature, NotATenant, NotTokens, TenantName, UsageEvent};
+
+/// The known fields as they stand.
+#[derive(Default)]
+pub(super) struct Plain<'a> {
+    pub(super) tenant: Option<Value<'a>>,
+    feature: Option<Value<'a>>,
+    tokens: Option<Value<'a>>,
+    id: Option<Value<'a>>,
+    timestamp: Option<Value<'a>>,
+    duplicate: Option<String>,
+}
+
+impl<'de: 'a, 'a> Known<'de> for Plain<'a> {
+    fn read<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<Option<bool>, A::Error> {
+        match name {
+            "tenant" => fill(&mut self.tenant, map),
+            "feature" => fill(&mut self.feature, map),
+            "tokens" => fill(&mut self.tokens, map),
+            "id" => fill(&mut self.id, map),
+            "timestamp" => fill(&mut self.timestamp, map),
+            _ => Ok(None),
+        }
+    }
+
+    fn repeated(&mut self, name: String) {
+        self.duplicate = Some(name);
+    }
+}
+
+impl Plain<'_> {
+    /// The id as the client wrote it.
+    pub(super) fn written_id(&self) -> Option<String> {
+        self.id.as_ref()?.text().map(str::to_owned)
+    }
+
+    /// The event, if there is nothing wrong with it.
+    pub(super) fn check(self, now: Timestamp) -> Result<UsageEvent, Vec<Fault>> {
+        let mut faults = Faults::default();
+        let tenant = tenant(&mut faults, "tenant", self.tenant.as_ref());
+        let id = faults.optional("id", self.id.as_ref(), |value| value.event_id(now));
+        let occurred_at = faults.optional("timestamp", self.timestamp.as_ref(), |value| value.instant(now));
+        self.usage(faults, tenant, id, occurred_at.unwrap_or(now))
+    }
+
+    /// The event of what is used, and of who, when and under which id, which another form may say elsewhere.
+    pub(super) fn usage(
+        &self,
+        mut faults: Faults,
+        tenant: Option<TenantName>,
+        id: Option<EventId>,
+        occurred_at: Timestamp,
+    ) -> Result<UsageEvent, Vec<Fault>> {
+        let feature = faults
+            .required("feature", self.feature.as_ref(), &NotAFeature, |value| value.text()?.try_into().ok());
+        let tokens = faults.required("tokens", self.tokens.as_ref(), &NotTokens, Value::tokens);
+        if let Some(name) = &self.duplicate {
+            faults.add(name, &"must come only once");
+        }
+        match (tenant, feature, tokens) {
+            (Some(tenant), Some(feature), Some(tokens)) if faults.0.is_empty() => {
+                let occurred_at = whole_microseconds(occurred_at);
+                Ok(UsageEvent { tenant, feature, tokens, id, occurred_at, reverses: None })
+            }
+            _ => Err(faults.0),
+        }
+    }
+}
+
+/// The tenant that a field names.
+pub(super) fn tenant(faults: &mut Faults, field: &str, value: Option<&Value<'_>>) -> Option<TenantName> {
+    faults.required(field, value, &NotATenant, |value| value.text()?.try_into().ok())
+}
+
+/// The database and the queue keep microseconds.
+fn whole_microseconds(instant: Timestamp) -> Timestamp {
+    let floor = jiff::TimestampRound::new().smallest(Unit::Microsecond).mode(jiff::RoundMode::Floor);
+    instant.round(floor).unwrap_or(instant)
+}

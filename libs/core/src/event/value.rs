@@ -1,0 +1,119 @@
+//! A JSON value, read only as far as an event has use for it.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::{EventId, MAX_AGE, MAX_AHEAD, MAX_ID_AHEAD, MAX_ID_BYTES, TokenCount};
+
+/// A JSON value as far as an event has use for it.
+pub(super) enum Value<'a> {
+    Null,
+    Text(Cow<'a, str>),
+    Integer(i64),
+    /// Anything else, numbers with a fraction or beyond 2^63 among them.
+    Other,
+}
+
+impl Value<'_> {
+    pub(super) fn text(&self) -> Option<&str> {
+        if let Self::Text(text) = self { Some(text) } else { None }
+    }
+
+    pub(super) fn tokens(&self) -> Option<TokenCount> {
+        if let Self::Integer(tokens) = self { TokenCount::try_from(*tokens).ok() } else { None }
+    }
+
+    /// An id that arrived at `now`.
+    pub(super) fn event_id(&self, now: Timestamp) -> Result<EventId, String> {
+        let text = self.text().filter(|text| (1..=MAX_ID_BYTES).contains(&text.len()));
+        let id =
+            text.map(EventId::of).ok_or_else(|| format!("must be a string of 1 to {MAX_ID_BYTES} bytes"))?;
+        check_age(id, now).map(|()| id)
+    }
+
+    pub(super) fn instant(&self, now: Timestamp) -> Result<Timestamp, String> {
+        let instant: Timestamp = self
+            .text()
+            .and_then(|text| text.parse().ok())
+            .ok_or("must be an RFC 3339 time, such as 2026-01-31T12:00:00Z")?;
+        let age = now.duration_since(instant);
+        if age > MAX_AGE {
+            return Err(format!("must be at most {} days in the past", MAX_AGE.as_hours() / 24));
+        }
+        if age < -MAX_AHEAD {
+            return Err(format!("must be at most {} minutes in the future", MAX_AHEAD.as_mins()));
+        }
+        Ok(instant)
+    }
+}
+
+/// The ledger keeps a UUIDv7 with the others of its day, for as long as it keeps that day. One that is older could
+/// not be told from one that was counted before, so it is refused rather than counted twice.
+pub(super) fn check_age(id: EventId, now: Timestamp) -> Result<(), String> {
+    let Some(made_at) = id.made_at() else { return Ok(()) };
+    let age = now.duration_since(made_at);
+    if age > MAX_AGE || age < -MAX_ID_AHEAD {
+        return Err(format!(
+            "is a UUIDv7 made at {made_at:.0}; it must be made in the last {} days and not be ahead",
+            MAX_AGE.as_hours() / 24
+        ));
+    }
+    Ok(())
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Value<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ValueVisitor)
+    }
+}
+
+struct ValueVisitor;
+
+impl<'de> Visitor<'de> for ValueVisitor {
+    type Value = Value<'de>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a JSON value")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Value::Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Value::Text(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
+        Ok(Value::Integer(number))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
+        Ok(i64::try_from(number).map_or(Value::Other, Value::Integer))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(Value::Other)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(Value::Other)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Value::Other)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Value::Other)
+    }
+}
