@@ -34,7 +34,8 @@ fn send(system: &System, client: usize, careful: &str, careless: &str, seen: &Se
     let connection = Client::new(&system.api_url);
     for number in 0..EVENTS {
         if client.is_multiple_of(2) {
-            let id = format!("client-{client}-event-{number}");
+            // A UUID, so that the event is kept under the id as it is.
+            let id = format!("{client:08x}-0000-4000-8000-{number:012x}");
             let event = json!({ "tenant": careful, "feature": "gpt-4", "tokens": 7, "id": id });
             seen.with_id.lock().unwrap().insert(connection.post_until_accepted(&event));
         } else {
