@@ -71,6 +71,8 @@ CREATE TABLE event_ids (
 ) PARTITION BY RANGE (id);
 CREATE TABLE event_ids_others PARTITION OF event_ids
     FOR VALUES FROM ('ff000000-0000-0000-0000-000000000000') TO (MAXVALUE);
+-- Serves forgetting the oldest ids.
+CREATE INDEX event_ids_others_by_receipt ON event_ids_others USING brin (received_at);
 
 -- Events that came under an id that was taken by another content. The first counts; this is the first that did not.
 CREATE TABLE event_conflicts (
@@ -92,6 +94,8 @@ CREATE TABLE rollups (
     updated_at   timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (tenant, feature, minute)
 ) WITH (fillfactor = 70);
+-- Serves forgetting the oldest minutes.
+CREATE INDEX rollups_by_minute ON rollups USING brin (minute);
 
 -- Tokens by tenant and billing period: what GET /usage answers from.
 CREATE TABLE usage_periods (
@@ -133,3 +137,12 @@ CREATE TABLE dead_letters (
 CREATE UNIQUE INDEX dead_letters_by_unreadable_entry ON dead_letters (entry_id) WHERE batch_id IS NULL;
 -- Serves the look-up of one event.
 CREATE INDEX dead_letters_by_event ON dead_letters (tenant, (event ->> 'id')) WHERE event IS NOT NULL;
+
+-- What is no longer kept in detail, in sums: with it the books balance for ever.
+CREATE TABLE forgotten (
+    tenant text   NOT NULL,
+    source text   NOT NULL CHECK (source IN ('events', 'rollups')),
+    events bigint NOT NULL,
+    tokens bigint NOT NULL,
+    PRIMARY KEY (tenant, source)
+);

@@ -50,6 +50,57 @@ END
 $$;
 REVOKE ALL ON FUNCTION ensure_event_id_partition(date) FROM PUBLIC;
 
+-- The partitions of `parent` that hold a day, and how large they are.
+CREATE FUNCTION partitions_by_day(parent regclass) RETURNS TABLE (day date, partition regclass, bytes bigint)
+LANGUAGE sql STABLE AS $$
+    SELECT to_date(right(child.relname, 8), 'YYYYMMDD'), child.oid::regclass, pg_total_relation_size(child.oid)
+    FROM pg_inherits
+    JOIN pg_class AS child ON child.oid = pg_inherits.inhrelid
+    WHERE pg_inherits.inhparent = parent AND child.relname ~ '_[0-9]{8}$'
+    ORDER BY 1
+$$;
+
+-- Forgets the events that were received before a UTC day, but for their sums. Answers how many days it forgot.
+CREATE FUNCTION forget_events(first_day_kept date) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    old       record;
+    forgotten integer := 0;
+BEGIN
+    FOR old IN SELECT * FROM partitions_by_day('events') WHERE day < first_day_kept LOOP
+        -- Nobody adds a row between the sum and the end.
+        EXECUTE format('LOCK TABLE %s IN SHARE MODE', old.partition);
+        EXECUTE format(
+            'INSERT INTO forgotten (tenant, source, events, tokens)
+             SELECT tenant, ''events'', count(*), sum(tokens) FROM %s GROUP BY tenant ORDER BY tenant
+             ON CONFLICT (tenant, source) DO UPDATE
+             SET events = forgotten.events + EXCLUDED.events, tokens = forgotten.tokens + EXCLUDED.tokens',
+            old.partition
+        );
+        EXECUTE format('DROP TABLE %s', old.partition);
+        forgotten := forgotten + 1;
+    END LOOP;
+    RETURN forgotten;
+END
+$$;
+REVOKE ALL ON FUNCTION forget_events(date) FROM PUBLIC;
+
+-- Forgets the UUIDv7 that were made before a UTC day. Answers how many days it forgot.
+CREATE FUNCTION forget_event_ids(first_day_kept date) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    old       record;
+    forgotten integer := 0;
+BEGIN
+    FOR old IN SELECT * FROM partitions_by_day('event_ids') WHERE day < first_day_kept LOOP
+        EXECUTE format('DROP TABLE %s', old.partition);
+        forgotten := forgotten + 1;
+    END LOOP;
+    RETURN forgotten;
+END
+$$;
+REVOKE ALL ON FUNCTION forget_event_ids(date) FROM PUBLIC;
+
 -- Tells the api that its picture of the tenants is old.
 CREATE FUNCTION tenants_changed() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

@@ -13,8 +13,10 @@ BEGIN
         GRANT UPDATE (updated_at) ON tenants TO flagmeter_worker;
         GRANT SELECT, INSERT ON events, dead_letters, event_conflicts TO flagmeter_worker;
         GRANT SELECT, INSERT, DELETE ON applied_batches, event_ids TO flagmeter_worker;
-        GRANT SELECT, INSERT, UPDATE ON rollups, usage_periods, usage_features TO flagmeter_worker;
-        GRANT EXECUTE ON FUNCTION ensure_event_partitions(date, date), ensure_event_id_partition(date)
+        GRANT SELECT, INSERT, UPDATE ON usage_periods, usage_features, forgotten TO flagmeter_worker;
+        GRANT SELECT, INSERT, UPDATE, DELETE ON rollups TO flagmeter_worker;
+        GRANT EXECUTE ON FUNCTION ensure_event_partitions(date, date), ensure_event_id_partition(date),
+            forget_events(date), forget_event_ids(date)
             TO flagmeter_worker;
     END IF;
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'flagmeter_operator') THEN

@@ -171,7 +171,7 @@ impl Flusher {
             flush.iter_mut().flat_map(|request| std::mem::take(&mut request.events)).collect();
         self.metrics.waiting(received.len());
         let batch = self.batch(events);
-        match self.push(&batch.encode()).await {
+        match self.push(&batch.encode(), batch.events.len()).await {
             Ok(()) => {
                 let mut place = 0;
                 for request in flush {
@@ -213,10 +213,10 @@ impl Flusher {
 
     /// Pushes an entry. One whose answer was lost is pushed again, with the same batch id: both
     /// copies count once.
-    async fn push(&self, entry: &[u8]) -> Result<(), StoreError> {
+    async fn push(&self, entry: &[u8], events: usize) -> Result<(), StoreError> {
         let start = Instant::now();
         loop {
-            match self.queue.push(entry).await {
+            match self.queue.push(entry, events).await {
                 Err(error) if error.is_broken_connection() && start.elapsed() < PATIENCE => {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,

@@ -20,6 +20,8 @@ pub struct Config {
     /// `FLAGMETER_DRAIN_SECONDS`: how long it goes on serving after it was told to stop, so that
     /// whoever sends it requests has time to hear of it.
     pub drain: Duration,
+    /// `FLAGMETER_QUEUE_MAX_EVENTS`: no more are taken in while so many wait.
+    pub queue_max_events: u64,
     /// `FLAGMETER_LOG`, `FLAGMETER_LOG_FORMAT`.
     pub log: LogSettings,
 }
@@ -37,6 +39,7 @@ impl Config {
         let database_url = env.required("DATABASE_URL");
         let valkey_url = env.required("VALKEY_URL");
         let drain: Option<u16> = env.with_default("FLAGMETER_DRAIN_SECONDS", "5");
+        let queue_max_events = env.with_default("FLAGMETER_QUEUE_MAX_EVENTS", "5000000");
         let log = LogSettings::read(&mut env);
         env.finish(|| {
             Some(Self {
@@ -45,6 +48,7 @@ impl Config {
                 database_url: database_url?,
                 valkey_url: valkey_url?,
                 drain: Duration::from_secs(drain?.into()),
+                queue_max_events: queue_max_events?,
                 log: log?,
             })
         })

@@ -1,27 +1,47 @@
 //! The tenants as this api knows them, within a second of PostgreSQL.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use flagmeter_core::event::TenantName;
-use flagmeter_store::PgPool;
-use flagmeter_store::StoreError;
-use flagmeter_store::postgres::directory::{self, Changes, Tenant};
+use flagmeter_runtime::clock::Clock;
+use flagmeter_store::postgres::directory::{self, Changes, Kept, Tenant};
+use flagmeter_store::queue::EventQueue;
+use flagmeter_store::{PgPool, StoreError};
+use jiff::Timestamp;
 
 use crate::metrics::Metrics;
 
 /// How often the tenants are read even if nobody said that they changed.
 const READ_ANYWAY: Duration = Duration::from_secs(30);
 
+/// How long PostgreSQL is given to answer for the first time, before what was kept is taken.
+const REMEMBER_AFTER: Duration = Duration::from_secs(1);
+
 /// The wait after PostgreSQL failed to answer.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// The tenants, or nothing until they were read for the first time. A reader never waits; if
 /// PostgreSQL goes away, the last answer stays.
+///
+/// It is kept in Valkey too, so that an api that starts while PostgreSQL is away takes events all the same.
 #[derive(Clone, Default)]
 pub struct Directory(Arc<ArcSwapOption<HashMap<TenantName, Arc<Tenant>>>>);
+
+/// Where the tenants are read, and kept.
+pub struct Source<'a> {
+    /// Where they are.
+    pub pool: &'a PgPool,
+    /// Where they are kept for an api that cannot read them.
+    pub queue: &'a EventQueue,
+    /// Says when.
+    pub clock: Clock,
+    /// What is counted.
+    pub metrics: &'a Metrics,
+}
 
 /// The tenants were never read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,33 +69,64 @@ impl Directory {
     }
 
     /// Keeps itself true for as long as it is polled. Calls `known` after each reading.
-    pub async fn follow(&self, pool: &PgPool, metrics: &Metrics, known: impl Fn()) {
+    pub async fn follow(&self, source: &Source<'_>, known: impl Fn()) {
+        tokio::join!(self.read_on(source, &known), self.remember(source, &known));
+    }
+
+    async fn read_on(&self, source: &Source<'_>, known: &impl Fn()) {
         loop {
-            let Err(error) = self.follow_once(pool, metrics, &known).await;
+            let Err(error) = self.follow_once(source, known).await;
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "going on with the tenants known so far"
             );
-            metrics.snapshot_failed();
+            source.metrics.snapshot_failed();
             tokio::time::sleep(AFTER_FAILURE).await;
         }
     }
 
-    async fn follow_once(
-        &self,
-        pool: &PgPool,
-        metrics: &Metrics,
-        known: &impl Fn(),
-    ) -> Result<std::convert::Infallible, StoreError> {
-        let mut changes = Changes::listen(pool).await?;
+    async fn follow_once(&self, source: &Source<'_>, known: &impl Fn()) -> Result<Infallible, StoreError> {
+        let mut changes = Changes::listen(source.pool).await?;
         loop {
-            let tenants = directory::load(pool).await?;
-            metrics.tenants(tenants.len());
-            let by_name = tenants.into_iter().map(|tenant| (tenant.id.clone(), Arc::new(tenant))).collect();
-            self.0.store(Some(Arc::new(by_name)));
+            let as_of = source.clock.now();
+            let tenants = directory::load(source.pool).await?;
+            self.keep(source, &tenants, as_of).await;
+            self.know(source, tenants, as_of);
             known();
             if let Ok(heard) = tokio::time::timeout(READ_ANYWAY, changes.next()).await {
                 heard?;
+            }
+        }
+    }
+
+    fn know(&self, source: &Source<'_>, tenants: Vec<Tenant>, as_of: Timestamp) {
+        source.metrics.tenants(tenants.len(), as_of);
+        let by_name = tenants.into_iter().map(|tenant| (tenant.id.clone(), Arc::new(tenant))).collect();
+        self.0.store(Some(Arc::new(by_name)));
+    }
+
+    async fn keep(&self, source: &Source<'_>, tenants: &[Tenant], as_of: Timestamp) {
+        let text = serde_json::to_vec(&Kept::of(tenants, as_of)).unwrap_or_default();
+        if let Err(error) = source.queue.keep_tenants(&text).await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the tenants are not kept for other apis"
+            );
+        }
+    }
+
+    /// Until PostgreSQL has answered for the first time: takes what an api kept, however old. The log and the
+    /// metrics say how old that is.
+    async fn remember(&self, source: &Source<'_>, known: &impl Fn()) {
+        while self.0.load().is_none() {
+            tokio::time::sleep(REMEMBER_AFTER).await;
+            let kept = source.queue.kept_tenants().await.ok().flatten();
+            let kept = kept.and_then(|text| serde_json::from_slice::<Kept>(&text).ok());
+            if let (Some(kept), true) = (kept, self.0.load().is_none()) {
+                let as_of = kept.as_of;
+                tracing::warn!(%as_of, "PostgreSQL is away; going on with the tenants as an api knew them then");
+                self.know(source, kept.into_tenants(), as_of);
+                known();
             }
         }
     }

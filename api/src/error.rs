@@ -59,6 +59,14 @@ pub enum ApiError {
         "what was sent may not be counted; send it again after a second, with the same ids if it has any"
     )]
     QueueUnavailable(#[source] NotQueued),
+    /// 503: the queue has no room.
+    #[error("the queue is full, and nothing was taken in; send it again after some seconds")]
+    QueueFull,
+    /// 503: too many large bodies at once.
+    #[error(
+        "too many large requests are being read; send it again after a second, or send fewer events at once"
+    )]
+    Overloaded,
     /// 503: what is asked for was never read.
     #[error("this server has only just started and does not know the tenants yet; ask again after a second")]
     NotReady,
@@ -88,6 +96,8 @@ impl ApiError {
             Self::RequestTimeout(_) => Code::RequestTimeout,
             Self::UnsupportedMediaType => Code::UnsupportedMediaType,
             Self::QueueUnavailable(_) => Code::QueueUnavailable,
+            Self::QueueFull => Code::QueueFull,
+            Self::Overloaded => Code::Overloaded,
             Self::NotReady | Self::StoreUnavailable => Code::NotReady,
             Self::Internal => Code::Internal,
         }

@@ -6,12 +6,15 @@
 //! - [`error`] has the one shape of every refusal.
 
 pub mod batcher;
+pub mod body;
 pub mod config;
 pub mod directory;
 pub mod error;
+pub mod gate;
 pub mod metrics;
 mod page;
 mod routes;
+mod serve;
 pub mod state;
 pub mod usage;
 
@@ -24,7 +27,6 @@ use axum::http::HeaderValue;
 use axum::http::header::{CONNECTION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::serve::ListenerExt;
 use flagmeter_runtime::admin::{self, Readiness};
 use flagmeter_runtime::clock::Clock;
 use flagmeter_store::queue::{Durability, EventQueue};
@@ -33,9 +35,11 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::batcher::Batcher;
+use crate::body::Bodies;
 use crate::config::Config;
-use crate::directory::Directory;
+use crate::directory::{Directory, Source};
 use crate::error::{ApiError, Refused};
+use crate::gate::Gate;
 use crate::metrics::Metrics;
 use crate::state::AppState;
 use crate::usage::Usage;
@@ -51,7 +55,7 @@ const CONNECTIONS: u32 = 3;
 const QUEUE: &str = "queue";
 /// The readiness condition that the tenants are known.
 const TENANTS: &str = "tenants";
-/// The readiness condition that the usage is known.
+/// The readiness condition that the usage was asked for. An api that was not told takes events all the same.
 const USAGE: &str = "usage";
 /// The readiness condition that nobody told the api to stop.
 const SERVING: &str = "serving";
@@ -130,9 +134,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let pool = postgres::pool(config.database_url.expose(), "flagmeter-api", CONNECTIONS)?;
     let queue = Arc::new(EventQueue::new(config.valkey_url.expose())?);
     let (batcher, flushed) = Batcher::start(Arc::clone(&queue), clock, metrics.clone());
+    let gate = Gate::new(config.queue_max_events);
     let (directory, usage) = (Directory::default(), Usage::default());
     let state = AppState {
         batcher: batcher.clone(),
+        gate: gate.clone(),
+        bodies: Bodies::default(),
         queue: Arc::clone(&queue),
         pool: pool.clone(),
         directory: directory.clone(),
@@ -148,10 +155,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
 
     // Keeps what the api knows true, until the last request was answered.
     let asked = |outcome: &Result<Durability, StoreError>| report_durability(&readiness, outcome);
+    let source = Source { pool: &pool, queue: &queue, clock, metrics: &metrics };
     let knowledge = async {
         tokio::join!(
             batcher.watch_durability(&queue, asked),
-            directory.follow(&pool, &metrics, || readiness.met(TENANTS)),
+            gate.watch(&queue, &metrics),
+            directory.follow(&source, || readiness.met(TENANTS)),
             usage.follow(&pool, clock, &metrics, || readiness.met(USAGE)),
         );
     };
@@ -161,16 +170,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         stopping.unmet(SERVING, "it was told to stop");
         tokio::time::sleep(config.drain).await;
     };
-    let listener = listener.tap_io(|connection| {
-        // An answer is one small packet; waiting to fill it would only delay it.
-        let _ = connection.set_nodelay(true);
-    });
     let closed = CancellationToken::new();
     let admin = admin::serve(config.admin_listen, registry, readiness.clone(), closed.clone());
     let served = async {
-        let served = axum::serve(listener, router(state)).with_graceful_shutdown(drained).await;
+        serve::serve(listener, router(state), serve::Limits::default(), drained).await;
         closed.cancel();
-        served.map_err(Error::Serve)
+        Ok(())
     };
     tokio::select! {
         () = knowledge => {}

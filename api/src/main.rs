@@ -11,6 +11,6 @@ async fn main() -> anyhow::Result<()> {
     let config = Config::read()?;
     telemetry::start(&config.log);
     let shutdown = shutdown::on_signal()?;
-    flagmeter_api::run(config, shutdown).await?;
+    Box::pin(flagmeter_api::run(config, shutdown)).await?;
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use flagmeter_core::problem::Code;
+use jiff::Timestamp;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
     register_histogram_vec_with_registry, register_histogram_with_registry,
@@ -20,6 +21,9 @@ pub struct Metrics {
     flush_seconds: Histogram,
     request_seconds: HistogramVec,
     tenants: IntGauge,
+    tenants_read_at: IntGauge,
+    queue_events: IntGauge,
+    queue_closed: IntGauge,
     live_streams: IntGauge,
     snapshot_failures: IntCounter,
 }
@@ -77,6 +81,18 @@ impl Metrics {
                 registry
             )?,
             tenants: gauge("flagmeter_api_tenants", "Tenants that events are taken for.")?,
+            tenants_read_at: gauge(
+                "flagmeter_api_tenants_read_timestamp_seconds",
+                "When the tenants were read that this api knows, in seconds since 1970.",
+            )?,
+            queue_events: gauge(
+                "flagmeter_api_queue_events",
+                "Events in the queue, as this api last saw it.",
+            )?,
+            queue_closed: gauge(
+                "flagmeter_api_queue_closed",
+                "1 while no events are taken in because the queue is full.",
+            )?,
             live_streams: gauge("flagmeter_api_live_streams", "Pages that are kept live.")?,
             snapshot_failures: counter(
                 "flagmeter_api_snapshot_failures_total",
@@ -114,8 +130,14 @@ impl Metrics {
         self.request_seconds.with_label_values(&[route, status]).observe(time.as_secs_f64());
     }
 
-    pub(crate) fn tenants(&self, tenants: usize) {
+    pub(crate) fn tenants(&self, tenants: usize, read_at: Timestamp) {
         self.tenants.set(i64::try_from(tenants).unwrap_or(i64::MAX));
+        self.tenants_read_at.set(read_at.as_second());
+    }
+
+    pub(crate) fn queue(&self, events: u64, closed: bool) {
+        self.queue_events.set(i64::try_from(events).unwrap_or(i64::MAX));
+        self.queue_closed.set(closed.into());
     }
 
     pub(crate) fn live_streams(&self) -> &IntGauge {

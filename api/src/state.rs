@@ -9,7 +9,9 @@ use flagmeter_store::queue::EventQueue;
 use tokio_util::sync::CancellationToken;
 
 use crate::batcher::Batcher;
+use crate::body::Bodies;
 use crate::directory::Directory;
+use crate::gate::Gate;
 use crate::metrics::Metrics;
 use crate::usage::Usage;
 
@@ -18,6 +20,10 @@ use crate::usage::Usage;
 pub struct AppState {
     /// The way into the queue.
     pub batcher: Batcher,
+    /// Whether the queue has room.
+    pub gate: Gate,
+    /// The budget for bodies.
+    pub bodies: Bodies,
     /// The queue itself, to ask what waits in it.
     pub queue: Arc<EventQueue>,
     /// PostgreSQL, for what no snapshot holds. No POST touches it.

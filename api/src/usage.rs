@@ -112,15 +112,17 @@ impl Usage {
         self.changed.subscribe()
     }
 
-    /// Keeps itself true for as long as it is polled. Calls `known` after each reading.
-    pub async fn follow(&self, pool: &PgPool, clock: Clock, metrics: &Metrics, known: impl Fn()) {
+    /// Keeps itself true for as long as it is polled. Calls `tried` after each reading, also after one that
+    /// failed: events are taken in without it.
+    pub async fn follow(&self, pool: &PgPool, clock: Clock, metrics: &Metrics, tried: impl Fn()) {
         let mut rounds = tokio::time::interval(READ_CHANGES);
         rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         for round in 0_u32.. {
             rounds.tick().await;
             match self.read(pool, clock, round % READ_ALL_AFTER == 0).await {
-                Ok(()) => known(),
+                Ok(()) => tried(),
                 Err(error) => {
+                    tried();
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
                         "going on with the usage known so far"

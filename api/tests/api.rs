@@ -324,9 +324,10 @@ async fn count_all(server: &Server, pool: &PgPool) {
         entry_id: entry.entry_id.clone(),
         batch: Batch::decode(entry.payload.as_ref().unwrap()).unwrap(),
     };
-    Counter::new(pool.clone()).apply(&entries.iter().map(read).collect::<Vec<_>>()).await.unwrap();
-    let ids: Vec<&str> = entries.iter().map(|entry| entry.entry_id.as_str()).collect();
-    server.queue.confirm(&ids).await.unwrap();
+    Counter::new(pool.clone()).apply(&entries.iter().map(&read).collect::<Vec<_>>()).await.unwrap();
+    let done: Vec<_> =
+        entries.iter().map(|entry| (entry.entry_id.as_str(), read(entry).batch.events.len())).collect();
+    server.queue.confirm(&done).await.unwrap();
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
@@ -377,4 +378,52 @@ async fn an_event_is_found_under_its_id_and_can_be_taken_back_once(pool: PgPool)
     let given = server.post(EVENT).await.json["id"].as_str().unwrap().to_owned();
     count_all(&server, &pool).await;
     assert_eq!(server.get(&format!("/events/acme/{given}")).await.json["tokens"], 1_500);
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_full_queue_takes_nothing_more_until_it_is_drained_and_what_it_took_counts(pool: PgPool) {
+    let server = Server::start(pool.clone(), &["acme"]).await;
+    let list = format!("[{}]", vec![EVENT; 1_000].join(","));
+    for _ in 0..3 {
+        // The limit is looked at now and then: what comes in between is taken.
+        server.post(&list).await;
+    }
+    let refused = until("the queue is full", async || {
+        let answer = server.post(EVENT).await;
+        (answer.status != StatusCode::ACCEPTED).then_some(answer)
+    })
+    .await;
+    assert_eq!(
+        (refused.status.as_u16(), &refused.json["code"]),
+        (503, &json!("queue_full")),
+        "{}",
+        refused.body
+    );
+    assert_eq!(refused.headers["retry-after"], "5");
+    let taken = server.queue.load().await.unwrap().events;
+    count_all(&server, &pool).await;
+    until("the queue has room", async || {
+        (server.post(EVENT).await.status == StatusCode::ACCEPTED).then_some(())
+    })
+    .await;
+    let counted: i64 = sqlx::query_scalar("SELECT count(*) FROM events").fetch_one(&pool).await.unwrap();
+    assert_eq!(u64::try_from(counted).unwrap(), taken);
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn an_api_that_starts_while_postgresql_is_away_takes_events_for_the_tenants_it_remembers(pool: PgPool) {
+    let stream = format!("flagmeter:test:{}", uuid::Uuid::now_v7());
+    let before = Server::with_queue(pool, &["acme"], testing::queue_named(&stream).unwrap()).await;
+    drop(before);
+    let away = sqlx::PgPool::connect_lazy("postgres://nobody@127.0.0.1:1/none").unwrap();
+    let server = Server::without_database(away, testing::queue_named(&stream).unwrap()).await;
+    until("the tenant is remembered", async || {
+        (server.post(EVENT).await.status == StatusCode::ACCEPTED).then_some(())
+    })
+    .await;
+    let unknown = server.post(&EVENT.replace("acme", "globex")).await;
+    assert_eq!(unknown.json["code"], "unknown_tenant");
+    // What was used cannot be said.
+    let usage = server.get("/usage/acme").await;
+    assert_eq!((usage.status.as_u16(), &usage.json["code"]), (503, &json!("not_ready")));
 }

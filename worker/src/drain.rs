@@ -3,14 +3,16 @@
 //! An entry is confirmed only after PostgreSQL has committed it. Whatever goes wrong before that,
 //! the entry comes again, to this worker or to another, and counts once.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use flagmeter_core::packed::{Batch, Unreadable};
 use flagmeter_runtime::admin::Readiness;
 use flagmeter_runtime::clock::Clock;
 use flagmeter_store::postgres::batch::{Counter, Entry};
+use flagmeter_store::postgres::retention::{self, Limits};
 use flagmeter_store::postgres::{self, dead_letters};
-use flagmeter_store::queue::{EventQueue, RawEntry};
+use flagmeter_store::queue::{EventQueue, Heartbeat, RawEntry};
 use flagmeter_store::{PgPool, StoreError};
 use jiff::tz::TimeZone;
 use tokio_util::sync::CancellationToken;
@@ -24,8 +26,9 @@ pub const DATABASE: &str = "database";
 pub const QUEUE: &str = "queue";
 
 /// Entries in one transaction at most. An entry holds fewer than 2,000 events (the api's flush), so a
-/// batch is at most 128,000 events, some 20 MiB.
-const BATCH_ENTRIES: usize = 64;
+/// batch is at most 256,000 events, some 40 MiB; at 64 connections that send one event each it is
+/// some 8,000.
+const BATCH_ENTRIES: usize = 128;
 
 /// How long one read waits for an entry. A worker that is told to stop does so after this at the latest.
 const READ_WAIT: Duration = Duration::from_millis(500);
@@ -34,11 +37,15 @@ const READ_WAIT: Duration = Duration::from_millis(500);
 /// milliseconds; if its worker was only slow, both count it, once.
 const LEFT_BEHIND: Duration = Duration::from_secs(15);
 
-/// How often a worker looks for entries left behind, and at the queue's length.
+/// How often a worker looks for entries left behind, looks at the queue's length, and says what it did.
 const ROUND: Duration = Duration::from_secs(5);
 
-/// How often it makes partitions ahead of time. They reach to the end of tomorrow.
-const PREPARE_EVERY: Duration = Duration::from_hours(1);
+/// While less than a full batch waits, batches begin this far apart: an event is counted within some
+/// 100 ms, and a quiet box does not commit hundreds of times a second.
+const PACE: Duration = Duration::from_millis(50);
+
+/// How often it makes partitions ahead of time, which reach to the end of tomorrow, and forgets old ones.
+const KEEP_HOUSE_EVERY: Duration = Duration::from_mins(10);
 
 /// The first wait after a failure; each further one is twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -64,6 +71,30 @@ pub struct Drain {
     pub metrics: Metrics,
     /// Whether PostgreSQL and Valkey answer.
     pub readiness: Readiness,
+    /// What it did so far, for whoever scales workers.
+    pub work: Work,
+    /// How long what is kept.
+    pub keep: Limits,
+}
+
+/// How much a worker did, and how long it took. The quotient is what one worker can do.
+#[derive(Debug, Default)]
+pub struct Work {
+    events: AtomicU64,
+    busy_microseconds: AtomicU64,
+}
+
+impl Work {
+    fn add(&self, events: usize, busy: Duration) {
+        self.events.fetch_add(events as u64, Ordering::Relaxed);
+        self.busy_microseconds
+            .fetch_add(u64::try_from(busy.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn so_far(&self) -> Heartbeat {
+        let busy = Duration::from_micros(self.busy_microseconds.load(Ordering::Relaxed));
+        Heartbeat { processed: self.events.load(Ordering::Relaxed), busy_seconds: busy.as_secs_f64() }
+    }
 }
 
 /// Waits that grow: 0.1 s, 0.2 s, … 5 s.
@@ -121,6 +152,7 @@ impl Drain {
         // confirmation was lost.
         let mut look_back = true;
         while !shutdown.is_cancelled() {
+            let begun = tokio::time::Instant::now();
             let read = if look_back {
                 self.reader.pending(&self.consumer, BATCH_ENTRIES).await
             } else {
@@ -131,9 +163,15 @@ impl Drain {
                 Ok(entries) => {
                     self.readiness.met(QUEUE);
                     patience = Patience::new();
-                    let none = entries.is_empty();
+                    let waiting = entries.len();
                     let confirmed = self.process(entries, shutdown).await;
-                    look_back = !confirmed || (look_back && !none);
+                    look_back = !confirmed || (look_back && waiting > 0);
+                    if !look_back && (1..BATCH_ENTRIES).contains(&waiting) {
+                        tokio::select! {
+                            () = tokio::time::sleep_until(begun + PACE) => {}
+                            () = shutdown.cancelled() => {}
+                        }
+                    }
                 }
                 Err(error) => {
                     self.failed(Step::Read, &error);
@@ -149,15 +187,12 @@ impl Drain {
     /// the queue's length.
     async fn look_around(&self, shutdown: &CancellationToken) {
         let mut round = tokio::time::interval(ROUND);
-        let mut prepare = tokio::time::interval(PREPARE_EVERY);
+        let mut house = tokio::time::interval(KEEP_HOUSE_EVERY);
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                _ = prepare.tick() => {
-                    let today = TimeZone::UTC.to_datetime(self.clock.now()).date();
-                    if let Err(error) = self.counter.prepare(today).await {
-                        self.failed(Step::Prepare, &error);
-                    }
+                _ = house.tick() => {
+                    self.keep_house().await;
                 }
                 _ = round.tick() => {
                     match self.queue.claim(&self.consumer, LEFT_BEHIND, BATCH_ENTRIES).await {
@@ -169,18 +204,41 @@ impl Drain {
                         }
                         Err(error) => self.failed(Step::Claim, &error),
                     }
-                    if let Ok(entries) = self.queue.depth().await {
-                        self.metrics.queue_entries(entries);
-                    }
+                    self.report().await;
                 }
             }
+        }
+    }
+
+    /// Makes the partitions that tomorrow needs, and forgets what is kept long enough.
+    async fn keep_house(&self) {
+        let now = self.clock.now();
+        if let Err(error) = self.counter.prepare(TimeZone::UTC.to_datetime(now).date()).await {
+            self.failed(Step::Prepare, &error);
+        }
+        // Nothing that the queue can still deliver may be forgotten, however long it waits there.
+        let forgotten = match self.queue.oldest().await {
+            Ok(oldest) => retention::forget(&self.pool, &self.keep, now, oldest).await,
+            Err(error) => Err(error),
+        };
+        match forgotten {
+            Ok(kept) => self.metrics.kept(&kept, now),
+            Err(error) => self.failed(Step::Forget, &error),
+        }
+    }
+
+    /// Says what this worker did, and looks at what is left to do.
+    async fn report(&self) {
+        let said = self.queue.heartbeat(&self.consumer, self.work.so_far()).await;
+        match (said, self.queue.depth().await, self.queue.load().await) {
+            (Ok(()), Ok(entries), Ok(load)) => self.metrics.queue(entries, load.events),
+            (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => self.failed(Step::Report, &error),
         }
     }
 
     /// Counts `entries` and removes them from the queue. Tries again until PostgreSQL has them or it
     /// is time to stop; answers whether they are out of the queue.
     async fn process(&self, entries: Vec<RawEntry>, shutdown: &CancellationToken) -> bool {
-        let entry_ids: Vec<String> = entries.iter().map(|entry| entry.entry_id.clone()).collect();
         let (readable, unreadable) = read(entries);
         let events = readable.iter().map(|entry| entry.batch.events.len()).sum();
         let start = Instant::now();
@@ -192,11 +250,16 @@ impl Drain {
                 return false;
             }
         }
-        if !entry_ids.is_empty() {
+        let done: Vec<(&str, usize)> = readable
+            .iter()
+            .map(|entry| (entry.entry_id.as_str(), entry.batch.events.len()))
+            .chain(unreadable.iter().map(|(entry_id, ..)| (entry_id.as_str(), 0)))
+            .collect();
+        if !done.is_empty() {
             self.readiness.met(DATABASE);
         }
-        let entry_ids: Vec<&str> = entry_ids.iter().map(String::as_str).collect();
-        let confirmed = self.queue.confirm(&entry_ids).await;
+        self.work.add(events, start.elapsed());
+        let confirmed = self.queue.confirm(&done).await;
         confirmed.inspect_err(|error| self.failed(Step::Confirm, error)).is_ok()
     }
 

@@ -15,7 +15,7 @@ use flagmeter_store::queue::EventQueue;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::drain::{DATABASE, Drain, QUEUE};
+use crate::drain::{DATABASE, Drain, QUEUE, Work};
 use crate::metrics::Metrics;
 
 /// Connections to PostgreSQL: one that counts, one for what happens beside it.
@@ -54,6 +54,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         clock: Clock::system(),
         metrics,
         readiness: readiness.clone(),
+        work: Work::default(),
+        keep: config.keep,
     };
     // The admin port stays open until the drain has ended: its probes keep the pod alive.
     let closed = CancellationToken::new();

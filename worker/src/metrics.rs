@@ -1,8 +1,10 @@
 //! What the worker counts about itself.
 
 use flagmeter_store::postgres::batch::Applied;
+use flagmeter_store::postgres::retention::Kept;
+use jiff::Timestamp;
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     register_histogram_with_registry, register_int_counter_vec_with_registry,
     register_int_counter_with_registry, register_int_gauge_with_registry,
 };
@@ -20,6 +22,9 @@ pub struct Metrics {
     batch_seconds: Histogram,
     batch_events: Histogram,
     queue_entries: IntGauge,
+    queue_events: IntGauge,
+    kept_seconds: IntGaugeVec,
+    kept_bytes: IntGaugeVec,
 }
 
 /// A step of the loop that can fail: the values of the label `step`.
@@ -35,10 +40,15 @@ pub enum Step {
     Confirm,
     /// Making partitions ahead of time.
     Prepare,
+    /// Dropping what is kept long enough.
+    Forget,
+    /// Saying what was done, and asking what is left.
+    Report,
 }
 
 impl Step {
-    const ALL: [Self; 5] = [Self::Read, Self::Claim, Self::Apply, Self::Confirm, Self::Prepare];
+    const ALL: [Self; 7] =
+        [Self::Read, Self::Claim, Self::Apply, Self::Confirm, Self::Prepare, Self::Forget, Self::Report];
 
     fn as_str(self) -> &'static str {
         match self {
@@ -47,6 +57,8 @@ impl Step {
             Self::Apply => "apply",
             Self::Confirm => "confirm",
             Self::Prepare => "prepare",
+            Self::Forget => "forget",
+            Self::Report => "report",
         }
     }
 }
@@ -60,6 +72,11 @@ impl Metrics {
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let counter =
             |name: &str, help: &str| register_int_counter_with_registry!(Opts::new(name, help), registry);
+        let gauges = |name: &str, help: &str| {
+            let gauges = IntGaugeVec::new(Opts::new(name, help), &["what"])?;
+            registry.register(Box::new(gauges.clone()))?;
+            Ok::<_, prometheus::Error>(gauges)
+        };
         let batch_seconds = HistogramOpts::new(
             "flagmeter_worker_batch_seconds",
             "Time to count one batch, retries included.",
@@ -106,6 +123,18 @@ impl Metrics {
                 ),
                 registry
             )?,
+            queue_events: register_int_gauge_with_registry!(
+                Opts::new(
+                    "flagmeter_worker_queue_events",
+                    "Events in the queue: waiting, or in a worker's hands."
+                ),
+                registry
+            )?,
+            kept_seconds: gauges(
+                "flagmeter_worker_kept_seconds",
+                "How far back what is kept reaches: the window in which events can be read, or repeats be known.",
+            )?,
+            kept_bytes: gauges("flagmeter_worker_kept_bytes", "Bytes on disk of what is kept.")?,
         };
         for step in Step::ALL {
             metrics.failures.with_label_values(&[step.as_str()]);
@@ -133,7 +162,16 @@ impl Metrics {
         self.failures.with_label_values(&[step.as_str()]).inc();
     }
 
-    pub(crate) fn queue_entries(&self, entries: u64) {
+    pub(crate) fn queue(&self, entries: u64, events: u64) {
         self.queue_entries.set(i64::try_from(entries).unwrap_or(i64::MAX));
+        self.queue_events.set(i64::try_from(events).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn kept(&self, kept: &Kept, now: Timestamp) {
+        for (what, window) in [("events", kept.events), ("event_ids", kept.event_ids)] {
+            let since = window.since.map_or(0, |since| now.duration_since(since).as_secs());
+            self.kept_seconds.with_label_values(&[what]).set(since);
+            self.kept_bytes.with_label_values(&[what]).set(window.bytes);
+        }
     }
 }

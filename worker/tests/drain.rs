@@ -8,9 +8,10 @@ use flagmeter_runtime::admin::Readiness;
 use flagmeter_runtime::clock::Clock;
 use flagmeter_store::postgres::audit::{Book, books};
 use flagmeter_store::postgres::batch::Counter;
+use flagmeter_store::postgres::retention::Limits;
 use flagmeter_store::queue::EventQueue;
 use flagmeter_store::{PgPool, testing};
-use flagmeter_worker::drain::{DATABASE, Drain, QUEUE};
+use flagmeter_worker::drain::{DATABASE, Drain, QUEUE, Work};
 use flagmeter_worker::metrics::Metrics;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -43,6 +44,8 @@ fn start(database: &PgPool, stream: &str, consumer: &str) -> Worker {
         clock: Clock::fixed(testing::NOON.parse().unwrap()),
         metrics: Metrics::register(&prometheus::Registry::new()).unwrap(),
         readiness: Readiness::of(&[DATABASE, QUEUE]),
+        work: Work::default(),
+        keep: Limits::default(),
     };
     let shutdown = CancellationToken::new();
     let stop = shutdown.clone();
@@ -51,7 +54,7 @@ fn start(database: &PgPool, stream: &str, consumer: &str) -> Worker {
 
 async fn push(queue: &EventQueue, number: u128, tenant: &str) {
     let entry = testing::entry(number, [testing::event(tenant, 1), testing::event(tenant, 10)]);
-    queue.push(&entry.batch.encode()).await.unwrap();
+    queue.push(&entry.batch.encode(), 2).await.unwrap();
 }
 
 async fn until(what: &str, mut probe: impl AsyncFnMut() -> bool) {
@@ -121,12 +124,12 @@ async fn entries_that_cannot_be_read_are_kept_and_block_nothing(pool: PgPool) {
     testing::add_tenant(&pool, "acme").await;
     let stream = stream();
     let queue = testing::queue_named(&stream).unwrap();
-    queue.push(b"not an entry").await.unwrap();
+    queue.push(b"not an entry", 1).await.unwrap();
     push(&queue, 1, "acme").await;
-    queue.push(&[]).await.unwrap();
+    queue.push(&[], 1).await.unwrap();
     let mut damaged = testing::entry(2, [testing::event("acme", 100)]).batch.encode();
     damaged[30] ^= 1;
-    queue.push(&damaged).await.unwrap();
+    queue.push(&damaged, 1).await.unwrap();
     push(&queue, 3, "acme").await;
     let worker = start(&pool, &stream, "a");
     until("the queue is empty", async || queue.depth().await.unwrap() == 0).await;

@@ -2,9 +2,7 @@
 
 mod form;
 
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -16,13 +14,12 @@ use flagmeter_store::queue::Durability;
 use serde::Serialize;
 
 use crate::batcher::Batcher;
+use crate::body::{Bodies, MAX_BODY_BYTES};
 use crate::directory::{Directory, NotKnownYet};
 use crate::error::ApiError;
+use crate::gate::Gate;
 use crate::metrics::Metrics;
 use crate::state::AppState;
-
-/// The largest body, in bytes: 1 MiB.
-pub(crate) const MAX_BODY_BYTES: usize = 1 << 20;
 
 /// Events in one request at most.
 pub(crate) const MAX_EVENTS: usize = 1_000;
@@ -75,13 +72,20 @@ async fn ingest(
     State(directory): State<Directory>,
     State(clock): State<Clock>,
     State(metrics): State<Metrics>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    State(gate): State<Gate>,
+    State(bodies): State<Bodies>,
+    request: Request,
 ) -> Result<Response, ApiError> {
+    if !gate.is_open() {
+        return Err(ApiError::QueueFull);
+    }
+    let headers = request.headers().clone();
     let form = form::of(&headers)?;
-    let body = body.map_err(|rejection| unreadable(&rejection))?;
-    let body = form.decode(&body, clock.now()).map_err(ApiError::Unreadable)?;
-    let (list, single) = match body {
+    let body = bodies.read(request).await?;
+    let read = form.decode(&body.bytes, clock.now()).map_err(ApiError::Unreadable)?;
+    // The events are all that is needed of it from here on.
+    drop(body);
+    let (list, single) = match read {
         Body::One(event, id) => (vec![event], Some(id)),
         Body::Many(events) => (events, None),
     };
@@ -107,14 +111,6 @@ async fn ingest(
 pub(super) fn one(id: String, durability: Durability) -> Response {
     let answer = AcceptedOne { id, status: "accepted", durability: durability.as_str() };
     (StatusCode::ACCEPTED, Json(answer)).into_response()
-}
-
-fn unreadable(rejection: &BytesRejection) -> ApiError {
-    if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        return ApiError::BodyTooLarge(MAX_BODY_BYTES);
-    }
-    // The client hung up; nobody reads this answer.
-    ApiError::RequestTimeout(crate::REQUEST_TIMEOUT.as_secs())
 }
 
 /// The events that can be taken, each with its place, and what is wrong with the others.

@@ -7,7 +7,9 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use flagmeter_api::batcher::Batcher;
-use flagmeter_api::directory::Directory;
+use flagmeter_api::body::Bodies;
+use flagmeter_api::directory::{Directory, Source};
+use flagmeter_api::gate::Gate;
 use flagmeter_api::metrics::Metrics;
 use flagmeter_api::state::AppState;
 use flagmeter_api::usage::Usage;
@@ -20,6 +22,9 @@ use tower::ServiceExt as _;
 
 /// What time it is.
 pub(crate) const NOW: &str = testing::NOON;
+
+/// Events that may wait in the queue.
+pub(crate) const MAX_QUEUED: u64 = 2_500;
 
 /// How long a test waits for something that should be so within a second.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -48,13 +53,27 @@ impl Server {
         for tenant in tenants {
             testing::add_tenant(&pool, tenant).await;
         }
+        let server = Self::without_database(pool, queue).await;
+        until("the api knows its tenants", async || {
+            let (page, tenant) = (server.get("/").await, server.get("/usage/none").await);
+            (page.status == StatusCode::OK && tenant.status == StatusCode::NOT_FOUND).then_some(())
+        })
+        .await;
+        server
+    }
+
+    /// An api that may not reach its database.
+    pub(crate) async fn without_database(pool: PgPool, queue: EventQueue) -> Self {
         let clock = Clock::fixed(NOW.parse().unwrap());
         let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
         let queue = Arc::new(queue);
         let (batcher, _) = Batcher::start(Arc::clone(&queue), clock, metrics.clone());
+        let gate = Gate::new(MAX_QUEUED);
         let (directory, usage) = (Directory::default(), Usage::default());
         let state = AppState {
             batcher: batcher.clone(),
+            gate: gate.clone(),
+            bodies: Bodies::default(),
             queue: Arc::clone(&queue),
             pool: pool.clone(),
             directory: directory.clone(),
@@ -70,23 +89,18 @@ impl Server {
             let asked = |_: &_| {
                 let _ = asked.lock().unwrap().take().map(|asked| asked.send(()));
             };
+            let source = Source { pool: &pool, queue: &watched, clock, metrics: &metrics };
             tokio::join!(
                 batcher.watch_durability(&watched, asked),
-                directory.follow(&pool, &metrics, || {}),
+                gate.watch(&watched, &metrics),
+                directory.follow(&source, || {}),
                 // The test's clock stands still, but the rows carry the database's time: everything
                 // is newer than noon in June.
                 usage.follow(&pool, clock, &metrics, || {}),
             )
         });
         durability.await.unwrap();
-        let server = Self { router: flagmeter_api::router(state), queue };
-        until("the api knows its tenants", async || {
-            (server.get("/").await.status == StatusCode::OK
-                && server.get("/usage/none").await.status == StatusCode::NOT_FOUND)
-                .then_some(())
-        })
-        .await;
-        server
+        Self { router: flagmeter_api::router(state), queue }
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {

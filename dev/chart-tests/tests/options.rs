@@ -38,13 +38,12 @@ impl Case {
         self.pod(part, &format!("spec/containers/{part}/{path}"), expected)
     }
 
-    /// In the containers that migrate, before the api and before the operator.
+    /// In the container that migrates, before the operator.
     fn migrations(self, path: &str, expected: &Value) -> Self {
-        let path = format!("spec/initContainers/migrate/{path}");
-        self.pod("api", &path, expected).pod("operator", &path, expected)
+        self.pod("operator", &format!("spec/initContainers/migrate/{path}"), expected)
     }
 
-    /// In all five containers.
+    /// In all four containers.
     fn containers(self, path: &str, expected: &Value) -> Self {
         ["api", "worker", "operator"]
             .iter()
@@ -56,7 +55,7 @@ impl Case {
 const CRD: &str = "CustomResourceDefinition/tenants.flagmeter.dev";
 
 fn cases() -> Vec<Case> {
-    [release_cases(), secret_cases(), api_cases(), part_cases("worker"), part_cases("operator"), pod_cases()]
+    [release_cases(), secret_cases(), api_cases(), worker_cases(), part_cases("operator"), pod_cases()]
         .into_iter()
         .flatten()
         .collect()
@@ -120,6 +119,12 @@ fn api_cases() -> Vec<Case> {
         Case::new("api.drainSeconds", json!(40))
             .container("api", "env/FLAGMETER_DRAIN_SECONDS/value", &json!("40"))
             .pod("api", "spec/terminationGracePeriodSeconds", &json!(60)),
+        // Larger than what a template's number holds exactly as text.
+        Case::new("api.queueMaxEvents", json!(20_000_000)).container(
+            "api",
+            "env/FLAGMETER_QUEUE_MAX_EVENTS/value",
+            &json!("20000000"),
+        ),
         Case::new("api.service.type", json!("NodePort")).object(service, "spec/type", &json!("NodePort")),
         Case::new("api.service.port", json!(80)).object(service, "spec/ports/http/port", &json!(80)),
         Case::new("api.service.annotations", json!({ "owner": "platform" })).object(
@@ -127,6 +132,25 @@ fn api_cases() -> Vec<Case> {
             "metadata/annotations",
             &json!({ "owner": "platform" }),
         ),
+    ]);
+    cases
+}
+
+fn worker_cases() -> Vec<Case> {
+    let keep = |value: &str, variable: &str, number: u64| {
+        Case::new(&format!("worker.keep.{value}"), json!(number)).container(
+            "worker",
+            &format!("env/{variable}/value"),
+            &json!(number.to_string()),
+        )
+    };
+    let mut cases = part_cases("worker");
+    cases.extend([
+        keep("eventsDays", "FLAGMETER_EVENTS_DAYS", 7),
+        keep("eventsMaxBytes", "FLAGMETER_EVENTS_MAX_BYTES", 123_456_789_012),
+        keep("eventIdsDays", "FLAGMETER_EVENT_IDS_DAYS", 8),
+        keep("eventIdsMaxBytes", "FLAGMETER_EVENT_IDS_MAX_BYTES", 123_456_789_013),
+        keep("rollupsDays", "FLAGMETER_ROLLUPS_DAYS", 800),
     ]);
     cases
 }

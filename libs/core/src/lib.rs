@@ -3,6 +3,8 @@
 //! - [`event`] is what a usage event is, and what is wrong with one that is none.
 //! - [`packed`] is the form in which events wait in the queue.
 //! - [`minute`] and [`period`] divide time; [`rollup`] folds events into them.
+//! - [`window`] cuts a range of time for a series.
+//! - [`retention`] says how long what is kept.
 //! - [`quota`] says how much of a quota is used.
 //! - [`problem`] has the codes of refused requests.
 
@@ -12,4 +14,6 @@ pub mod packed;
 pub mod period;
 pub mod problem;
 pub mod quota;
+pub mod retention;
 pub mod rollup;
+pub mod window;

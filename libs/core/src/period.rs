@@ -84,7 +84,7 @@ fn months_after(date: Date, months: i64) -> Date {
 }
 
 /// The first instant of `date` in `zone`.
-fn start_of(date: Date, zone: &TimeZone) -> Timestamp {
+pub(crate) fn start_of(date: Date, zone: &TimeZone) -> Timestamp {
     // "Compatible" takes the first of two midnights, and moves one that is skipped forward by the
     // length of the gap, which is the first instant after it when the gap starts at midnight.
     zone.to_ambiguous_timestamp(date.to_datetime(Time::midnight())).compatible().unwrap_or(Timestamp::MIN)

@@ -31,8 +31,12 @@ pub enum Code {
     UnknownTenant,
     /// 500: a fault of ours.
     Internal,
-    /// 503: the queue did not confirm the event, or is full.
+    /// 503: the queue did not confirm the event.
     QueueUnavailable,
+    /// 503: the queue has no room; nothing was taken in.
+    QueueFull,
+    /// 503: too much is being read at once; nothing was taken in.
+    Overloaded,
     /// 503: events that were taken in before are still being counted; only then can it be said.
     StillCounting,
     /// 503: what is asked for is not known yet, or not any more.
@@ -41,7 +45,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, for documentation and for counters that start at zero.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::InvalidJson,
         Self::InvalidHeader,
         Self::TenantNotFound,
@@ -56,6 +60,8 @@ impl Code {
         Self::UnknownTenant,
         Self::Internal,
         Self::QueueUnavailable,
+        Self::QueueFull,
+        Self::Overloaded,
         Self::StillCounting,
         Self::NotReady,
     ];
@@ -77,6 +83,8 @@ impl Code {
             Self::UnknownTenant => (422, "unknown_tenant", "The tenant is not known"),
             Self::Internal => (500, "internal", "Something went wrong here"),
             Self::QueueUnavailable => (503, "queue_unavailable", "The queue is unavailable"),
+            Self::QueueFull => (503, "queue_full", "The queue is full"),
+            Self::Overloaded => (503, "overloaded", "Too much is being read at once"),
             Self::StillCounting => (503, "still_counting", "Earlier events are still being counted"),
             Self::NotReady => (503, "not_ready", "The answer is not known right now"),
         }
@@ -104,7 +112,9 @@ impl Code {
     #[must_use]
     pub const fn retry_after_seconds(self) -> Option<u32> {
         match self {
-            Self::QueueUnavailable | Self::StillCounting | Self::NotReady => Some(1),
+            Self::QueueUnavailable | Self::Overloaded | Self::StillCounting | Self::NotReady => Some(1),
+            // A full queue takes a while to drain.
+            Self::QueueFull => Some(5),
             _ => None,
         }
     }

@@ -64,6 +64,17 @@ impl StoreError {
         }
     }
 
+    /// Whether PostgreSQL ended a statement because it took longer than it may (SQLSTATE 57014).
+    #[must_use]
+    pub fn took_too_long(&self) -> bool {
+        match self {
+            Self::Postgres { source: sqlx::Error::Database(error), .. } => {
+                error.code().as_deref() == Some("57014")
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the reason lies in the data, so that the same data would fail again: SQLSTATE class
     /// 22 (data exception) or 23 (integrity constraint violation), or a sum that does not fit.
     /// Everything else may pass, and is tried again.

@@ -3,6 +3,7 @@
 //! An entry leaves the stream only by [`EventQueue::confirm`], after PostgreSQL has committed it.
 //! Nothing trims the stream, so its length is what is not yet counted.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use deadpool_redis::redis;
 use jiff::Timestamp;
 use redis::aio::MultiplexedConnection;
 use redis::streams::{
-    StreamAutoClaimOptions, StreamAutoClaimReply, StreamId, StreamRangeReply, StreamReadOptions,
-    StreamReadReply,
+    StreamAutoClaimOptions, StreamAutoClaimReply, StreamId, StreamInfoConsumersReply, StreamRangeReply,
+    StreamReadOptions, StreamReadReply,
 };
 use redis::{AsyncCommands, AsyncConnectionConfig, Client, FromRedisValue};
 
@@ -19,6 +20,20 @@ use crate::StoreError;
 
 /// The stream of packed entries. The version is the key's: entries carry their own.
 const STREAM: &str = "flagmeter:v1:events";
+
+/// Beside the stream: how many events were ever pushed, and how many have left it. The difference is what
+/// waits, in events, which the stream's length in entries does not tell.
+const PUSHED: &str = "pushed";
+const LEFT: &str = "left";
+
+/// Beside the stream: the tenants as an api last knew them, for one that starts while PostgreSQL is away.
+const TENANTS: &str = "tenants";
+
+/// Beside the stream: what each worker did lately.
+const WORKER: &str = "worker";
+
+/// For how long a worker's word counts.
+const HEARTBEAT_SECONDS: u64 = 30;
 
 /// The consumer group of all workers.
 const GROUP: &str = "workers";
@@ -49,6 +64,27 @@ pub struct RawEntry {
     pub entry_id: String,
     /// The packed events, or every field's name and value if somebody else wrote it.
     pub payload: Result<Vec<u8>, Vec<u8>>,
+}
+
+/// How full the queue is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// Events that wait, or that a worker has in hand.
+    pub events: u64,
+    /// Bytes that Valkey uses.
+    pub used_memory: u64,
+    /// Bytes that it may use; `None` if nobody set a limit.
+    pub max_memory: Option<u64>,
+}
+
+/// What a worker says of itself: totals since it started, from which a reader takes differences.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Heartbeat {
+    /// Events that it counted, found repeated, or put aside.
+    pub processed: u64,
+    /// Seconds in which it was at work on them.
+    pub busy_seconds: f64,
 }
 
 /// What Valkey does before it answers.
@@ -89,17 +125,20 @@ impl EventQueue {
         Ok(Self { client, stream, connection: Mutex::default() })
     }
 
-    /// Adds an entry.
+    /// Adds an entry of so many events.
     ///
     /// # Errors
     ///
     /// [`StoreError::Queue`]; whether the entry is in the queue is then not known. The same bytes
     /// may be pushed again: they carry their batch's id, so both copies count once.
-    pub async fn push(&self, payload: &[u8]) -> Result<(), StoreError> {
+    pub async fn push(&self, payload: &[u8], events: usize) -> Result<(), StoreError> {
         let doing = "add an entry to the queue";
         let mut connection = self.connection(doing).await?;
-        let added: redis::RedisResult<String> = connection.xadd(&self.stream, "*", &[(FIELD, payload)]).await;
-        self.checked(doing, added).map(drop)
+        let mut both = redis::pipe();
+        both.atomic().xadd(&self.stream, "*", &[(FIELD, payload)]).ignore();
+        both.incr(self.beside(PUSHED), events).ignore();
+        let added: redis::RedisResult<()> = both.query_async(&mut connection).await;
+        self.checked(doing, added)
     }
 
     /// What Valkey's answer to [`EventQueue::push`] means.
@@ -210,21 +249,130 @@ impl EventQueue {
         }
     }
 
-    /// Removes entries that PostgreSQL has committed.
+    /// Removes entries that PostgreSQL has committed, each given with the number of its events.
     ///
     /// # Errors
     ///
     /// [`StoreError::Queue`]; the entries may come again, and count once all the same.
-    pub async fn confirm(&self, entry_ids: &[&str]) -> Result<(), StoreError> {
-        if entry_ids.is_empty() {
+    pub async fn confirm(&self, entries: &[(&str, usize)]) -> Result<(), StoreError> {
+        if entries.is_empty() {
             return Ok(());
         }
         let doing = "confirm entries";
+        // Only who really removes an entry counts its events as gone: two workers may confirm the same one.
+        // An empty stream holds no event, which mends whatever the counters missed.
+        let script = redis::Script::new(
+            "local left = 0
+             for i = 2, #ARGV, 2 do
+                 redis.call('XACK', KEYS[1], ARGV[1], ARGV[i])
+                 left = left + redis.call('XDEL', KEYS[1], ARGV[i]) * ARGV[i + 1]
+             end
+             if redis.call('XLEN', KEYS[1]) == 0 then
+                 redis.call('SET', KEYS[3], redis.call('GET', KEYS[2]) or 0)
+             elseif left > 0 then
+                 redis.call('INCRBY', KEYS[3], left)
+             end",
+        );
+        let mut call = script.key(&self.stream);
+        call.key(self.beside(PUSHED)).key(self.beside(LEFT)).arg(GROUP);
+        for (entry_id, events) in entries {
+            call.arg(*entry_id).arg(*events);
+        }
+        let mut connection = self.connection(doing).await?;
+        let confirmed: redis::RedisResult<()> = call.invoke_async(&mut connection).await;
+        self.checked(doing, confirmed)
+    }
+
+    /// How full the queue is.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Queue`].
+    pub async fn load(&self) -> Result<Load, StoreError> {
+        let doing = "ask how full the queue is";
         let mut connection = self.connection(doing).await?;
         let mut both = redis::pipe();
-        both.atomic().xack(&self.stream, GROUP, entry_ids).ignore().xdel(&self.stream, entry_ids).ignore();
-        let confirmed: redis::RedisResult<()> = both.query_async(&mut connection).await;
-        self.checked(doing, confirmed)
+        both.mget(&[self.beside(PUSHED), self.beside(LEFT)]).cmd("INFO").arg("memory");
+        let answer: redis::RedisResult<(Vec<Option<u64>>, String)> = both.query_async(&mut connection).await;
+        let (counters, info) = self.checked(doing, answer)?;
+        let counter = |index: usize| counters.get(index).copied().flatten().unwrap_or_default();
+        let bytes = |name: &str| {
+            let value = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            value.and_then(|value| value.trim().parse::<u64>().ok()).unwrap_or_default()
+        };
+        Ok(Load {
+            events: counter(0).saturating_sub(counter(1)),
+            used_memory: bytes("used_memory"),
+            max_memory: Some(bytes("maxmemory")).filter(|limit| *limit > 0),
+        })
+    }
+
+    /// Keeps the tenants as they are known, for an api that starts while PostgreSQL is away.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Queue`]; what was kept before stays.
+    pub async fn keep_tenants(&self, tenants: &[u8]) -> Result<(), StoreError> {
+        let doing = "keep the tenants";
+        let mut connection = self.connection(doing).await?;
+        let kept: redis::RedisResult<()> = connection.set(self.beside(TENANTS), tenants).await;
+        self.checked(doing, kept)
+    }
+
+    /// What [`EventQueue::keep_tenants`] kept, if it ever did.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Queue`].
+    pub async fn kept_tenants(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        let doing = "look for the tenants that were kept";
+        let mut connection = self.connection(doing).await?;
+        let kept: redis::RedisResult<Option<Vec<u8>>> = connection.get(self.beside(TENANTS)).await;
+        self.checked(doing, kept)
+    }
+
+    /// Says what `consumer` did, for whoever scales workers. Forgotten if it is not said again.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Queue`].
+    pub async fn heartbeat(&self, consumer: &str, heartbeat: Heartbeat) -> Result<(), StoreError> {
+        let doing = "say what this worker did";
+        let mut connection = self.connection(doing).await?;
+        let key = self.beside(&format!("{WORKER}:{consumer}"));
+        // Two numbers always are JSON.
+        let text = serde_json::to_string(&heartbeat).unwrap_or_default();
+        let said: redis::RedisResult<()> = connection.set_ex(key, text, HEARTBEAT_SECONDS).await;
+        self.checked(doing, said)
+    }
+
+    /// What the group's workers said lately, by their names.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Queue`].
+    pub async fn heartbeats(&self) -> Result<BTreeMap<String, Heartbeat>, StoreError> {
+        let doing = "hear what the workers did";
+        let mut connection = self.connection(doing).await?;
+        let consumers: redis::RedisResult<StreamInfoConsumersReply> =
+            connection.xinfo_consumers(&self.stream, GROUP).await;
+        let consumers = self.checked(doing, consumers)?.consumers;
+        let mut heartbeats = BTreeMap::new();
+        for consumer in consumers {
+            let key = self.beside(&format!("{WORKER}:{}", consumer.name));
+            let said: redis::RedisResult<Option<String>> = connection.get(key).await;
+            if let Some(heartbeat) =
+                self.checked(doing, said)?.and_then(|said| serde_json::from_str(&said).ok())
+            {
+                heartbeats.insert(consumer.name, heartbeat);
+            }
+        }
+        Ok(heartbeats)
+    }
+
+    /// The key of something kept beside the stream.
+    fn beside(&self, what: &str) -> String {
+        format!("{}:{what}", self.stream)
     }
 
     /// Forgets `consumer`, if it has nothing left to confirm: for workers that stop in order.

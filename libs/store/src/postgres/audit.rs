@@ -10,11 +10,11 @@ use crate::{PgPool, StoreError};
 pub struct Book {
     /// The tenant.
     pub tenant: String,
-    /// Rows of `events`.
+    /// Rows of `events`, those forgotten by now among them.
     pub events: i64,
-    /// Tokens in `events`.
+    /// Tokens in `events`, likewise.
     pub event_tokens: i64,
-    /// Tokens in `rollups`.
+    /// Tokens in `rollups`, likewise.
     pub rollup_tokens: i64,
     /// Tokens in `usage_periods`.
     pub period_tokens: i64,
@@ -53,6 +53,11 @@ pub async fn books(pool: &PgPool) -> Result<Vec<Book>, StoreError> {
              SELECT tenant, 0, 0, 0, sum(total_tokens), 0, sum(events), 0 FROM usage_periods GROUP BY tenant
              UNION ALL
              SELECT tenant, 0, 0, 0, 0, sum(total_tokens), 0, 0 FROM usage_features GROUP BY tenant
+             UNION ALL
+             -- What is no longer kept in detail.
+             SELECT tenant, events, tokens, 0, 0, 0, 0, 0 FROM forgotten WHERE source = 'events'
+             UNION ALL
+             SELECT tenant, 0, 0, tokens, 0, 0, 0, 0 FROM forgotten WHERE source = 'rollups'
              UNION ALL
              SELECT tenant, 0, 0, 0, 0, 0, 0, count(*) FROM dead_letters WHERE tenant IS NOT NULL GROUP BY tenant
          )

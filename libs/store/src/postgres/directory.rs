@@ -2,7 +2,9 @@
 
 use flagmeter_core::event::TenantName;
 use flagmeter_core::period::BillingDay;
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgListener;
 
 use crate::{PgPool, StoreError};
@@ -51,6 +53,56 @@ pub async fn load(pool: &PgPool) -> Result<Vec<Tenant>, StoreError> {
         })
     });
     Ok(tenants.collect())
+}
+
+/// Tenants as they were known at one time, in a form that can be kept.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Kept {
+    /// When they were read.
+    pub as_of: Timestamp,
+    tenants: Vec<KeptTenant>,
+}
+
+/// A tenant in that form.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct KeptTenant {
+    id: TenantName,
+    name: String,
+    monthly_quota: i64,
+    billing_day: i8,
+    time_zone: String,
+}
+
+impl Kept {
+    /// `tenants`, read at `as_of`.
+    #[must_use]
+    pub fn of(tenants: &[Tenant], as_of: Timestamp) -> Self {
+        let keep = |tenant: &Tenant| KeptTenant {
+            id: tenant.id.clone(),
+            name: tenant.name.clone(),
+            monthly_quota: tenant.monthly_quota,
+            billing_day: tenant.billing_day.number(),
+            time_zone: tenant.time_zone.iana_name().unwrap_or("UTC").to_owned(),
+        };
+        Self { as_of, tenants: tenants.iter().map(keep).collect() }
+    }
+
+    /// The tenants again.
+    #[must_use]
+    pub fn into_tenants(self) -> Vec<Tenant> {
+        let again = |kept: KeptTenant| {
+            Some(Tenant {
+                id: kept.id,
+                name: kept.name,
+                monthly_quota: kept.monthly_quota,
+                billing_day: BillingDay::try_from(i32::from(kept.billing_day)).ok()?,
+                time_zone: TimeZone::get(&kept.time_zone).unwrap_or(TimeZone::UTC),
+            })
+        };
+        self.tenants.into_iter().filter_map(again).collect()
+    }
 }
 
 /// Hears when the tenants change.

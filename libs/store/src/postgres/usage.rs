@@ -160,3 +160,77 @@ pub async fn changed(
     tx.commit().await.map_err(&failed)?;
     Ok(UsageRows { periods, features })
 }
+
+/// A period of one tenant, with everything that is kept of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Period {
+    /// Its first instant.
+    pub start: Timestamp,
+    /// The first instant of the next.
+    pub end: Timestamp,
+    /// Tokens.
+    pub total_tokens: i64,
+    /// Events, those that take another back among them.
+    pub events: i64,
+    /// Tokens by feature, in the order of their names; they add up to the total.
+    pub features: Vec<(String, i64)>,
+}
+
+/// The periods of `tenant` that have begun by `now` and in which something was counted, newest first, at
+/// most `limit`, all seen at one instant.
+///
+/// # Errors
+///
+/// [`StoreError::Postgres`]; the same call may be made again.
+pub async fn periods(
+    pool: &PgPool,
+    tenant: &str,
+    now: Timestamp,
+    limit: u16,
+) -> Result<Vec<Period>, StoreError> {
+    let failed = StoreError::postgres("read a tenant's periods");
+    let mut tx = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(&failed)?;
+    let mut periods = sqlx::query!(
+        r#"SELECT period_start AS "start: jiff_sqlx::Timestamp",
+                  period_end AS "end: jiff_sqlx::Timestamp",
+                  total_tokens,
+                  events
+           FROM usage_periods
+           WHERE tenant = $1 AND period_start <= $2::timestamptz
+           ORDER BY period_start DESC
+           LIMIT $3"#,
+        tenant,
+        now.to_sqlx() as jiff_sqlx::Timestamp,
+        i64::from(limit),
+    )
+    .map(|row| Period {
+        start: row.start.to_jiff(),
+        end: row.end.to_jiff(),
+        total_tokens: row.total_tokens,
+        events: row.events,
+        features: Vec::new(),
+    })
+    .fetch_all(&mut *tx)
+    .await
+    .map_err(&failed)?;
+    let starts: Vec<_> = periods.iter().map(|period| period.start.to_sqlx()).collect();
+    let features = sqlx::query!(
+        r#"SELECT array_position($2::timestamptz[], period_start) AS "place!", feature, total_tokens
+           FROM usage_features
+           WHERE tenant = $1 AND period_start = ANY($2::timestamptz[])
+           ORDER BY feature"#,
+        tenant,
+        &starts as &[jiff_sqlx::Timestamp],
+    )
+    .fetch_all(&mut *tx)
+    .await
+    .map_err(&failed)?;
+    tx.commit().await.map_err(&failed)?;
+    for row in features {
+        let index = usize::try_from(row.place - 1).ok();
+        if let Some(period) = index.and_then(|index| periods.get_mut(index)) {
+            period.features.push((row.feature, row.total_tokens));
+        }
+    }
+    Ok(periods)
+}

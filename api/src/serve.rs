@@ -1,0 +1,147 @@
+//! The API's port: how many connections, how long each may be silent, and how they end.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+/// What a connection may cost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Connections at once; further ones wait to be accepted. Each costs some 10 KiB while it is idle.
+    connections: usize,
+    /// How long a connection may take to send a request's head, and how long it may be idle between two.
+    /// One that is half open, or sends a byte now and then, is gone after this.
+    head: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections: 4_096, head: Duration::from_mins(1) }
+    }
+}
+
+/// The largest head, and the part of a body that is read ahead.
+const MAX_BUFFER_BYTES: usize = 64 << 10;
+
+/// Headers in a request at most.
+const MAX_HEADERS: usize = 64;
+
+/// How long requests under way may take once the port is closed.
+const FINISH: Duration = Duration::from_secs(10);
+
+/// The wait after a connection could not be accepted: file descriptors may have run out.
+const AFTER_FAILURE: Duration = Duration::from_millis(100);
+
+/// Serves `router` on `listener` until `drained`, then finishes the requests that are under way.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    drained: impl Future<Output = ()>,
+) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(limits.head)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_BUFFER_BYTES);
+    let places = Arc::new(Semaphore::new(limits.connections));
+    let connections = GracefulShutdown::new();
+    let mut drained = pin!(drained);
+    loop {
+        let accepted = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            accepted = accepted => accepted,
+            () = &mut drained => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "failed to accept a connection");
+                tokio::time::sleep(AFTER_FAILURE).await;
+                continue;
+            }
+        };
+        // An answer is one small packet; waiting to fill it would only delay it.
+        let _ = stream.set_nodelay(true);
+        let connection =
+            http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
+        let connection = connections.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection ended badly");
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(FINISH, connections.shutdown()).await.is_err() {
+        tracing::warn!("some requests were cut off: they took too long to finish");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+    use tokio::sync::oneshot;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n";
+
+    async fn start(limits: Limits) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().route("/", get(async || "hello"));
+        let (stop, stopped) = oneshot::channel::<()>();
+        let drained = async { stopped.await.unwrap_or_default() };
+        (address, stop, tokio::spawn(serve(listener, router, limits, drained)))
+    }
+
+    /// What the server sends until it closes the connection.
+    async fn all(mut connection: TcpStream) -> String {
+        let mut text = String::new();
+        connection.read_to_string(&mut text).await.unwrap();
+        text
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_never_finishes_its_head_gives_its_place_to_another() {
+        let (address, _stop, _) = start(Limits { connections: 1, head: Duration::from_millis(200) }).await;
+        let mut slow = TcpStream::connect(address).await.unwrap();
+        slow.write_all(b"GET / HTTP/1.1\r\nHost:").await.unwrap();
+        let mut patient = TcpStream::connect(address).await.unwrap();
+        patient.write_all(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").await.unwrap();
+        assert!(all(patient).await.ends_with("hello"));
+        assert!(!all(slow).await.contains("hello"));
+    }
+
+    #[tokio::test]
+    async fn told_to_stop_it_closes_idle_connections_and_ends() {
+        let (address, stop, served) = start(Limits::default()).await;
+        let mut idle = TcpStream::connect(address).await.unwrap();
+        idle.write_all(REQUEST).await.unwrap();
+        let mut answer = [0_u8; 15];
+        idle.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200 OK");
+        stop.send(()).unwrap();
+        assert!(all(idle).await.ends_with("hello"));
+        served.await.unwrap();
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+}

@@ -1,0 +1,160 @@
+//! Rollups summed to windows.
+
+use std::ops::Range;
+
+use jiff::Timestamp;
+use jiff_sqlx::ToSqlx;
+use sqlx::PgConnection;
+
+use crate::{PgPool, StoreError};
+
+/// How a sum begins. It may read millions of rows, and whoever asks for it shares the machine with those
+/// who count: it takes one core, and ends after ten seconds. It goes by the key, (tenant, feature, minute),
+/// however the planner estimates, so that it reads no rows of other tenants; PostgreSQL 18 skips from
+/// feature to feature by itself.
+const BEGIN: &str = "BEGIN READ ONLY;
+    SET LOCAL statement_timeout = '10s';
+    SET LOCAL max_parallel_workers_per_gather = 0;
+    SET LOCAL enable_seqscan = off";
+
+/// Tokens that `tenant` used in each of `windows`, which tile a range, for one feature or for all.
+///
+/// # Errors
+///
+/// [`StoreError::Postgres`]; if it [took too long](StoreError::took_too_long), a shorter range may not.
+/// Otherwise the same call may be made again.
+pub async fn sums(
+    pool: &PgPool,
+    tenant: &str,
+    feature: Option<&str>,
+    windows: &[Range<Timestamp>],
+) -> Result<Vec<i64>, StoreError> {
+    let failed = StoreError::postgres("sum rollups");
+    let mut tx = pool.begin_with(BEGIN).await.map_err(&failed)?;
+    let sums = sum(&mut tx, tenant, feature, windows).await.map_err(&failed)?;
+    tx.commit().await.map_err(&failed)?;
+    Ok(sums)
+}
+
+async fn sum(
+    tx: &mut PgConnection,
+    tenant: &str,
+    feature: Option<&str>,
+    windows: &[Range<Timestamp>],
+) -> Result<Vec<i64>, sqlx::Error> {
+    let mut sums = vec![0; windows.len()];
+    let (Some(first), Some(last)) = (windows.first(), windows.last()) else { return Ok(sums) };
+    let (from, to) = (first.start.to_sqlx(), last.end.to_sqlx());
+    let starts: Vec<_> = windows.iter().map(|window| window.start.to_sqlx()).collect();
+    // Two statements and not one with a condition that may be absent: its plan would have to do without the
+    // feature.
+    let rows: Vec<(i32, i64)> = if let Some(feature) = feature {
+        sqlx::query!(
+            r#"SELECT width_bucket(minute, $5::timestamptz[]) AS "place!", sum(total_tokens)::bigint AS "tokens!"
+               FROM rollups
+               WHERE tenant = $1 AND feature = $2 AND minute >= $3::timestamptz AND minute < $4::timestamptz
+               GROUP BY 1"#,
+            tenant,
+            feature,
+            from as jiff_sqlx::Timestamp,
+            to as jiff_sqlx::Timestamp,
+            &starts as &[jiff_sqlx::Timestamp],
+        )
+        .map(|row| (row.place, row.tokens))
+        .fetch_all(tx)
+        .await?
+    } else {
+        sqlx::query!(
+            r#"SELECT width_bucket(minute, $4::timestamptz[]) AS "place!", sum(total_tokens)::bigint AS "tokens!"
+               FROM rollups
+               WHERE tenant = $1 AND minute >= $2::timestamptz AND minute < $3::timestamptz
+               GROUP BY 1"#,
+            tenant,
+            from as jiff_sqlx::Timestamp,
+            to as jiff_sqlx::Timestamp,
+            &starts as &[jiff_sqlx::Timestamp],
+        )
+        .map(|row| (row.place, row.tokens))
+        .fetch_all(tx)
+        .await?
+    };
+    for (place, tokens) in rows {
+        // A window's place is counted from 1.
+        let index = usize::try_from(place - 1).ok();
+        if let Some(sum) = index.and_then(|index| sums.get_mut(index)) {
+            *sum = tokens;
+        }
+    }
+    Ok(sums)
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::*;
+
+    /// Rollups of a token a minute, of 50 tenants, 4 features and 500 minutes.
+    async fn fill(pool: &PgPool) {
+        sqlx::query(
+            "INSERT INTO rollups (tenant, feature, minute, total_tokens)
+             SELECT 'tenant-' || tenant, 'feature-' || feature, '2026-06-15T00:00Z'::timestamptz + minute * interval '1 minute', 1
+             FROM generate_series(1, 50) AS tenant, generate_series(1, 4) AS feature, generate_series(0, 499) AS minute",
+        )
+        .execute(pool)
+        .await
+        .unwrap();
+        sqlx::query("ANALYZE rollups").execute(pool).await.unwrap();
+    }
+
+    fn hours(from: &str, count: i32) -> Vec<Range<Timestamp>> {
+        let start: Timestamp = from.parse().unwrap();
+        let hour = |number: i32| start + SignedDuration::from_hours(1) * number;
+        (0..count).map(|number| hour(number)..hour(number + 1)).collect()
+    }
+
+    /// Rows of `rollups` that this transaction read so far, whatever for.
+    async fn rows_read(tx: &mut PgConnection) -> i64 {
+        sqlx::query_scalar(
+            "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'rollups'",
+        )
+        .fetch_one(tx)
+        .await
+        .unwrap()
+    }
+
+    #[sqlx::test(migrator = "crate::MIGRATOR")]
+    async fn a_window_has_what_begins_in_it_and_nothing_of_its_neighbours(pool: PgPool) {
+        fill(&pool).await;
+        // The first window begins an hour before the first minute, the last ends 40 minutes after the last one.
+        let windows = hours("2026-06-14T23:00:00Z", 10);
+        let all = sums(&pool, "tenant-7", None, &windows).await.unwrap();
+        assert_eq!(all, [0, 240, 240, 240, 240, 240, 240, 240, 240, 80]);
+        let one = sums(&pool, "tenant-7", Some("feature-2"), &windows[..2]).await.unwrap();
+        assert_eq!(one, [0, 60]);
+        let half = windows[1].start + SignedDuration::from_mins(30);
+        let cut = [windows[1].start..half, half..windows[1].end];
+        assert_eq!(sums(&pool, "tenant-7", None, &cut).await.unwrap(), [120, 120]);
+        assert_eq!(sums(&pool, "tenant-7", Some("none"), &windows[..1]).await.unwrap(), [0]);
+        assert_eq!(sums(&pool, "nobody", None, &[]).await.unwrap(), [0; 0]);
+    }
+
+    #[sqlx::test(migrator = "crate::MIGRATOR")]
+    async fn a_sum_reads_the_rows_that_are_in_it_and_no_others(pool: PgPool) {
+        fill(&pool).await;
+        let windows = hours("2026-06-15T02:00:00Z", 3);
+        let mut tx = pool.begin_with(BEGIN).await.unwrap();
+        let mut read = 0;
+        // More often than PostgreSQL makes a plan for the very values.
+        for _ in 0..8 {
+            for (feature, rows) in [(None, 720), (Some("feature-3"), 180)] {
+                assert_eq!(
+                    sum(&mut tx, "tenant-7", feature, &windows).await.unwrap().iter().sum::<i64>(),
+                    rows
+                );
+                read += rows;
+                assert_eq!(rows_read(&mut tx).await, read, "{feature:?}");
+            }
+        }
+    }
+}
