@@ -22,6 +22,8 @@ pub struct Config {
     pub drain: Duration,
     /// `FLAGMETER_QUEUE_MAX_EVENTS`: no more are taken in while so many wait.
     pub queue_max_events: u64,
+    /// `FLAGMETER_ROLLUPS_DAYS`: for how many days the workers keep minutes.
+    pub rollups_days: u16,
     /// `FLAGMETER_LOG`, `FLAGMETER_LOG_FORMAT`.
     pub log: LogSettings,
 }
@@ -40,6 +42,7 @@ impl Config {
         let valkey_url = env.required("VALKEY_URL");
         let drain: Option<u16> = env.with_default("FLAGMETER_DRAIN_SECONDS", "5");
         let queue_max_events = env.with_default("FLAGMETER_QUEUE_MAX_EVENTS", "5000000");
+        let rollups_days = env.with_default("FLAGMETER_ROLLUPS_DAYS", "400");
         let log = LogSettings::read(&mut env);
         env.finish(|| {
             Some(Self {
@@ -49,6 +52,7 @@ impl Config {
                 valkey_url: valkey_url?,
                 drain: Duration::from_secs(drain?.into()),
                 queue_max_events: queue_max_events?,
+                rollups_days: rollups_days?,
                 log: log?,
             })
         })

@@ -31,7 +31,7 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 #[derive(Clone, Default)]
 pub struct Directory(Arc<ArcSwapOption<HashMap<TenantName, Arc<Tenant>>>>);
 
-/// Where the tenants are read, and kept.
+/// Where the tenants and their usage are read, and tenants kept.
 pub struct Source<'a> {
     /// Where they are.
     pub pool: &'a PgPool,

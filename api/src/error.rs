@@ -20,6 +20,9 @@ pub enum ApiError {
     /// 422: some events are not valid, or of no tenant; nothing was queued.
     #[error("{}", invalid_text(.0))]
     Invalid(Vec<EventProblem>),
+    /// 422: a query asks for something that is not there to be asked for.
+    #[error("{}", invalid_text(.0))]
+    InvalidParameters(Vec<EventProblem>),
     /// 400: the header says nothing that can be part of an id.
     #[error("Idempotency-Key must be 1 to 120 visible ASCII characters")]
     InvalidIdempotencyKey,
@@ -67,6 +70,12 @@ pub enum ApiError {
         "too many large requests are being read; send it again after a second, or send fewer events at once"
     )]
     Overloaded,
+    /// 503: past usage is being read for others.
+    #[error("past usage is being added up for others; ask again after a second")]
+    TooManyReadings,
+    /// 503: past usage takes too long to read.
+    #[error("to add up that much takes too long right now; ask for a shorter range or a single feature")]
+    ReadingTooLarge,
     /// 503: what is asked for was never read.
     #[error("this server has only just started and does not know the tenants yet; ask again after a second")]
     NotReady,
@@ -86,6 +95,7 @@ impl ApiError {
                 let unknown = |problem: &EventProblem| problem.code == Code::UnknownTenant.as_str();
                 if problems.iter().all(unknown) { Code::UnknownTenant } else { Code::InvalidEvent }
             }
+            Self::InvalidParameters(_) => Code::InvalidParameter,
             Self::InvalidIdempotencyKey => Code::InvalidHeader,
             Self::TenantNotFound => Code::TenantNotFound,
             Self::EventNotFound => Code::EventNotFound,
@@ -97,14 +107,14 @@ impl ApiError {
             Self::UnsupportedMediaType => Code::UnsupportedMediaType,
             Self::QueueUnavailable(_) => Code::QueueUnavailable,
             Self::QueueFull => Code::QueueFull,
-            Self::Overloaded => Code::Overloaded,
+            Self::Overloaded | Self::TooManyReadings | Self::ReadingTooLarge => Code::Overloaded,
             Self::NotReady | Self::StoreUnavailable => Code::NotReady,
             Self::Internal => Code::Internal,
         }
     }
 }
 
-/// What is wrong with a single event, or how many of a list are wrong.
+/// What is wrong with a single event or with parameters, or how many of a list are wrong.
 fn invalid_text(problems: &[EventProblem]) -> String {
     let mut wrong: Vec<_> = problems.iter().filter_map(|problem| problem.index).collect();
     wrong.dedup();
@@ -135,7 +145,7 @@ impl IntoResponse for ApiError {
         let code = self.code();
         let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut problem = Problem::new(code, self.to_string());
-        if let Self::Invalid(errors) = self {
+        if let Self::Invalid(errors) | Self::InvalidParameters(errors) = self {
             problem.errors = errors;
         }
         let mut response =

@@ -8,8 +8,10 @@
 pub mod batcher;
 pub mod body;
 pub mod config;
+mod csv;
 pub mod directory;
 pub mod error;
+pub mod freshness;
 pub mod gate;
 pub mod metrics;
 mod page;
@@ -48,8 +50,9 @@ use crate::usage::Usage;
 /// well before.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Connections to PostgreSQL: one listens, the others read.
-const CONNECTIONS: u32 = 3;
+/// Connections to PostgreSQL: one listens, one reads the usage, one looks for events, two add up past usage.
+/// Those that nobody needs are not made.
+const CONNECTIONS: u32 = 5;
 
 /// The readiness condition that Valkey answers.
 const QUEUE: &str = "queue";
@@ -145,6 +148,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         directory: directory.clone(),
         usage: usage.clone(),
         clock,
+        rollups_days: config.rollups_days,
         metrics: metrics.clone(),
         draining: shutdown.clone(),
     };
@@ -161,7 +165,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
             batcher.watch_durability(&queue, asked),
             gate.watch(&queue, &metrics),
             directory.follow(&source, || readiness.met(TENANTS)),
-            usage.follow(&pool, clock, &metrics, || readiness.met(USAGE)),
+            usage.follow(&source, || readiness.met(USAGE)),
         );
     };
     let stopping = readiness.clone();

@@ -34,6 +34,9 @@ pub struct AppState {
     pub usage: Usage,
     /// The time.
     pub clock: Clock,
+    /// For how many days minutes are kept.
+    #[from_ref(skip)]
+    pub rollups_days: u16,
     /// What is counted.
     pub metrics: Metrics,
     /// Cancelled when the api is told to stop: connections are closed after the answer under way.

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use flagmeter_runtime::clock::Clock;
+use flagmeter_store::StoreError;
 use flagmeter_store::postgres::directory::Tenant;
 use flagmeter_store::postgres::usage::{self, UsageRows};
-use flagmeter_store::{PgPool, StoreError};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 
 use flagmeter_core::period::BillingPeriod;
 
-use crate::metrics::Metrics;
+use crate::directory::Source;
+use crate::freshness::Freshness;
 
 /// How often what changed is read.
 const READ_CHANGES: Duration = Duration::from_millis(200);
@@ -43,6 +43,8 @@ pub struct PeriodUsage {
 pub struct Snapshot {
     /// When it was read.
     pub as_of: Timestamp,
+    /// What waited then: [`Freshness::lag_milliseconds`].
+    pub lag_milliseconds: Option<i64>,
     periods: HashMap<String, BTreeMap<Timestamp, Arc<PeriodUsage>>>,
 }
 
@@ -56,8 +58,8 @@ pub struct Current {
 }
 
 impl Snapshot {
-    fn empty(as_of: Timestamp) -> Self {
-        Self { as_of, periods: HashMap::new() }
+    fn empty(fresh: Freshness) -> Self {
+        Self { as_of: fresh.as_of, lag_milliseconds: fresh.lag_milliseconds, periods: HashMap::new() }
     }
 
     /// The usage of `tenant` in the period that `now` lies in.
@@ -69,7 +71,7 @@ impl Snapshot {
     }
 
     /// This one with `rows` in place of what they replace.
-    fn with(&self, rows: UsageRows, as_of: Timestamp) -> Self {
+    fn with(&self, rows: UsageRows, fresh: Freshness) -> Self {
         let mut periods = self.periods.clone();
         for row in rows.periods {
             let usage = periods.entry(row.tenant).or_default().entry(row.period_start).or_default();
@@ -81,7 +83,7 @@ impl Snapshot {
             let usage = periods.entry(row.tenant).or_default().entry(row.period_start).or_default();
             Arc::make_mut(usage).features.insert(row.feature, row.total_tokens);
         }
-        Self { as_of, periods }
+        Self { periods, ..Self::empty(fresh) }
     }
 }
 
@@ -114,12 +116,12 @@ impl Usage {
 
     /// Keeps itself true for as long as it is polled. Calls `tried` after each reading, also after one that
     /// failed: events are taken in without it.
-    pub async fn follow(&self, pool: &PgPool, clock: Clock, metrics: &Metrics, tried: impl Fn()) {
+    pub async fn follow(&self, source: &Source<'_>, tried: impl Fn()) {
         let mut rounds = tokio::time::interval(READ_CHANGES);
         rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         for round in 0_u32.. {
             rounds.tick().await;
-            match self.read(pool, clock, round % READ_ALL_AFTER == 0).await {
+            match self.read(source, round % READ_ALL_AFTER == 0).await {
                 Ok(()) => tried(),
                 Err(error) => {
                     tried();
@@ -127,21 +129,21 @@ impl Usage {
                         error = &error as &dyn std::error::Error,
                         "going on with the usage known so far"
                     );
-                    metrics.snapshot_failed();
+                    source.metrics.snapshot_failed();
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
             }
         }
     }
 
-    async fn read(&self, pool: &PgPool, clock: Clock, all: bool) -> Result<(), StoreError> {
-        let now = clock.now();
+    async fn read(&self, source: &Source<'_>, all: bool) -> Result<(), StoreError> {
+        let fresh = Freshness::of_next_reading(source.queue, source.clock).await;
         let before = self.newest().filter(|_| !all);
         let since = before.as_ref().map(|snapshot| snapshot.as_of - OVERLAP);
-        let rows = usage::changed(pool, now, since).await?;
+        let rows = usage::changed(source.pool, fresh.as_of, since).await?;
         let some = !rows.periods.is_empty();
-        let before = before.unwrap_or_else(|| Arc::new(Snapshot::empty(now)));
-        self.newest.store(Some(Arc::new(before.with(rows, now))));
+        let before = before.unwrap_or_else(|| Arc::new(Snapshot::empty(fresh)));
+        self.newest.store(Some(Arc::new(before.with(rows, fresh))));
         if some {
             self.changed.send_replace(());
         }

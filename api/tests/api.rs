@@ -154,6 +154,7 @@ async fn usage_follows_what_is_counted_and_the_quota_follows_the_tenant(pool: Pg
         "periodStart": "2026-06-01T00:00:00Z",
         "periodEnd": "2026-07-01T00:00:00Z",
         "asOf": null,
+        "lagMilliseconds": 0,
         "features": [{ "feature": "gpt-4", "totalTokens": 819_999 }],
     });
     assert_eq!(seen, expected);

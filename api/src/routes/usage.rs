@@ -1,22 +1,33 @@
-//! `GET /usage/:tenant`: what a tenant used in the open billing period.
+//! `GET /usage/:tenant`: what a tenant used in the open billing period; and what it used when, and before.
+
+mod form;
+mod parameters;
+mod periods;
+mod series;
+mod turns;
 
 use axum::extract::{Path, State};
 use axum::http::header::CACHE_CONTROL;
 use axum::response::IntoResponse;
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use flagmeter_core::quota;
 use flagmeter_runtime::clock::Clock;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use self::turns::Turns;
 use crate::directory::Directory;
 use crate::error::ApiError;
 use crate::state::AppState;
 use crate::usage::Usage;
 
 pub(crate) fn router() -> Router<AppState> {
-    Router::new().route("/usage/{tenant}", get(usage))
+    Router::new()
+        .route("/usage/{tenant}/series", get(series::series))
+        .route("/usage/{tenant}/periods", get(periods::periods))
+        .layer(Extension(Turns::new()))
+        .route("/usage/{tenant}", get(usage))
 }
 
 /// The answer. Instants are RFC 3339 in UTC.
@@ -37,6 +48,9 @@ struct Answer {
     period_end: Timestamp,
     /// When this was true.
     as_of: Timestamp,
+    /// How long the oldest event had waited then that is not in these numbers; 0 if none waited, null if the
+    /// queue did not say.
+    lag_milliseconds: Option<i64>,
     /// In the order of their names; they add up to the total.
     features: Vec<Feature>,
 }
@@ -70,6 +84,7 @@ async fn usage(
         period_start: current.period.start,
         period_end: current.period.end,
         as_of: snapshot.as_of,
+        lag_milliseconds: snapshot.lag_milliseconds,
         features: features
             .map(|(name, tokens)| Feature { feature: name.clone(), total_tokens: *tokens })
             .collect(),

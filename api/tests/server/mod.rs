@@ -64,7 +64,11 @@ impl Server {
 
     /// An api that may not reach its database.
     pub(crate) async fn without_database(pool: PgPool, queue: EventQueue) -> Self {
-        let clock = Clock::fixed(NOW.parse().unwrap());
+        Self::at(Clock::fixed(NOW.parse().unwrap()), pool, queue).await
+    }
+
+    /// The same by another clock.
+    pub(crate) async fn at(clock: Clock, pool: PgPool, queue: EventQueue) -> Self {
         let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
         let queue = Arc::new(queue);
         let (batcher, _) = Batcher::start(Arc::clone(&queue), clock, metrics.clone());
@@ -79,6 +83,7 @@ impl Server {
             directory: directory.clone(),
             usage: usage.clone(),
             clock,
+            rollups_days: 400,
             metrics: metrics.clone(),
             draining: CancellationToken::new(),
         };
@@ -96,7 +101,7 @@ impl Server {
                 directory.follow(&source, || {}),
                 // The test's clock stands still, but the rows carry the database's time: everything
                 // is newer than noon in June.
-                usage.follow(&pool, clock, &metrics, || {}),
+                usage.follow(&source, || {}),
             )
         });
         durability.await.unwrap();
@@ -104,7 +109,16 @@ impl Server {
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
-        self.send(Request::get(path).body(Body::empty()).unwrap()).await
+        self.get_with(path, &[]).await
+    }
+
+    /// The same with further headers.
+    pub(crate) async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut request = Request::get(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send(request.body(Body::empty()).unwrap()).await
     }
 
     pub(crate) async fn delete(&self, path: &str) -> Answer {

@@ -150,7 +150,11 @@ fn worker_cases() -> Vec<Case> {
         keep("eventsMaxBytes", "FLAGMETER_EVENTS_MAX_BYTES", 123_456_789_012),
         keep("eventIdsDays", "FLAGMETER_EVENT_IDS_DAYS", 8),
         keep("eventIdsMaxBytes", "FLAGMETER_EVENT_IDS_MAX_BYTES", 123_456_789_013),
-        keep("rollupsDays", "FLAGMETER_ROLLUPS_DAYS", 800),
+        keep("rollupsDays", "FLAGMETER_ROLLUPS_DAYS", 800).container(
+            "api",
+            "env/FLAGMETER_ROLLUPS_DAYS/value",
+            &json!("800"),
+        ),
     ]);
     cases
 }

@@ -29,6 +29,8 @@ pub enum Code {
     InvalidEvent,
     /// 422: an event for a tenant that does not exist.
     UnknownTenant,
+    /// 422: a parameter of a query is not known, or not what it must be.
+    InvalidParameter,
     /// 500: a fault of ours.
     Internal,
     /// 503: the queue did not confirm the event.
@@ -45,7 +47,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, for documentation and for counters that start at zero.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::InvalidJson,
         Self::InvalidHeader,
         Self::TenantNotFound,
@@ -58,6 +60,7 @@ impl Code {
         Self::UnsupportedMediaType,
         Self::InvalidEvent,
         Self::UnknownTenant,
+        Self::InvalidParameter,
         Self::Internal,
         Self::QueueUnavailable,
         Self::QueueFull,
@@ -81,6 +84,7 @@ impl Code {
             Self::UnsupportedMediaType => (415, "unsupported_media_type", "The media type is not supported"),
             Self::InvalidEvent => (422, "invalid_event", "The event is not valid"),
             Self::UnknownTenant => (422, "unknown_tenant", "The tenant is not known"),
+            Self::InvalidParameter => (422, "invalid_parameter", "A parameter is not valid"),
             Self::Internal => (500, "internal", "Something went wrong here"),
             Self::QueueUnavailable => (503, "queue_unavailable", "The queue is unavailable"),
             Self::QueueFull => (503, "queue_full", "The queue is full"),
@@ -140,7 +144,7 @@ pub struct Problem {
     pub errors: Vec<EventProblem>,
 }
 
-/// What is wrong with one field of one event.
+/// What is wrong with one field of one event, or with one parameter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct EventProblem {
     /// The event's place in the list, from 0; absent where the request brought a single event.
@@ -148,7 +152,7 @@ pub struct EventProblem {
     pub index: Option<usize>,
     /// The stable code.
     pub code: &'static str,
-    /// The field's name; absent where the event as a whole is wrong.
+    /// The field's or the parameter's name; absent where the event as a whole is wrong.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub field: String,
     /// What is allowed.

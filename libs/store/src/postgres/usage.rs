@@ -234,3 +234,48 @@ pub async fn periods(
     }
     Ok(periods)
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::*;
+    use crate::postgres::batch::Counter;
+    use crate::testing::{add_tenant, entry, event};
+
+    #[sqlx::test(migrator = "crate::MIGRATOR")]
+    async fn periods_are_a_tenants_own_the_newest_first_and_none_that_has_not_begun(pool: PgPool) {
+        add_tenant(&pool, "acme").await;
+        add_tenant(&pool, "globex").await;
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let used = |feature: &str, tokens: i64, instant: &str| flagmeter_core::event::UsageEvent {
+            feature: feature.try_into().unwrap(),
+            occurred_at: at(instant),
+            ..event("acme", tokens)
+        };
+        // Clocks differ, so an event of the next period may come before that has begun.
+        let events = [
+            used("f", 1, "2026-06-30T23:59:59Z"),
+            used("f", 2, "2026-07-01T00:01:00Z"),
+            used("g", 4, "2026-05-31T12:00:00Z"),
+            used("f", 8, "2026-05-01T00:00:00Z"),
+            event("globex", 16),
+        ];
+        Counter::new(pool.clone()).apply(&[entry(1, events)]).await.unwrap();
+        let period = |start: &str, end: &str, events: i64, features: &[(&str, i64)]| Period {
+            start: at(start),
+            end: at(end),
+            total_tokens: features.iter().map(|(_, tokens)| tokens).sum(),
+            events,
+            features: features.iter().map(|(feature, tokens)| ((*feature).to_owned(), *tokens)).collect(),
+        };
+        let may = period("2026-05-01T00:00:00Z", "2026-06-01T00:00:00Z", 2, &[("f", 8), ("g", 4)]);
+        let june = period("2026-06-01T00:00:00Z", "2026-07-01T00:00:00Z", 1, &[("f", 1)]);
+        let july = period("2026-07-01T00:00:00Z", "2026-08-01T00:00:00Z", 1, &[("f", 2)]);
+        let begun = at("2026-07-01T00:00:00Z");
+        let before = begun - SignedDuration::from_micros(1);
+        assert_eq!(periods(&pool, "acme", before, 12).await.unwrap(), [june.clone(), may]);
+        assert_eq!(periods(&pool, "acme", begun, 2).await.unwrap(), [july, june]);
+        assert_eq!(periods(&pool, "nobody", begun, 12).await.unwrap(), []);
+    }
+}

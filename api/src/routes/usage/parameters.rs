@@ -1,0 +1,63 @@
+//! The parameters of a query. One that nobody knows is refused, and so is one that comes twice: a slip of the
+//! pen must not ask for something else than what was meant.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+
+use flagmeter_core::problem::{Code, EventProblem};
+
+use crate::error::ApiError;
+
+/// Characters of a parameter's name that are repeated to whoever sent it.
+const SHOWN: usize = 64;
+
+/// Parameters on their way to values. Whatever is wrong with them is said at the end, all of it.
+pub(super) struct Parameters {
+    given: BTreeMap<String, String>,
+    wrong: Vec<EventProblem>,
+}
+
+impl Parameters {
+    /// Those of `query`, of which `known` are all there may be.
+    pub(super) fn of(query: Option<&str>, known: &[&str]) -> Self {
+        let mut parameters = Self { given: BTreeMap::new(), wrong: Vec::new() };
+        for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+            if !known.contains(&&*name) {
+                let name: String = name.chars().take(SHOWN).collect();
+                parameters.refuse(&name, &format!("is not known here, but {}", known.join(", ")));
+            } else if parameters.given.insert(name.to_string(), value.into()).is_some() {
+                parameters.refuse(&name, &"must come only once");
+            }
+        }
+        parameters
+    }
+
+    /// The value of `name`, if it was given and `read` can read it.
+    pub(super) fn take<T, E: Display>(
+        &mut self,
+        name: &str,
+        read: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let value = self.given.remove(name)?;
+        read(&value).inspect_err(|error| self.refuse(name, error)).ok()
+    }
+
+    /// Says that `name` is not as it must be: `detail` completes "`name` …".
+    pub(super) fn refuse(&mut self, name: &str, detail: &dyn Display) {
+        let code = Code::InvalidParameter.as_str();
+        let problem = EventProblem { index: None, code, field: name.to_owned(), detail: detail.to_string() };
+        if !self.wrong.contains(&problem) {
+            self.wrong.push(problem);
+        }
+    }
+
+    /// Whether all of them are as they must be.
+    ///
+    /// # Errors
+    ///
+    /// [`ApiError::InvalidParameters`].
+    pub(super) fn finish(&mut self) -> Result<(), ApiError> {
+        let wrong = std::mem::take(&mut self.wrong);
+        if wrong.is_empty() { Ok(()) } else { Err(ApiError::InvalidParameters(wrong)) }
+    }
+}
