@@ -58,15 +58,11 @@ fn limits(env: &mut Env) -> Option<Limits> {
     let event_ids_days = env.with_default("FLAGMETER_EVENT_IDS_DAYS", "35");
     let event_ids_bytes = env.with_default("FLAGMETER_EVENT_IDS_MAX_BYTES", "4294967296");
     let rollups_days = env.with_default("FLAGMETER_ROLLUPS_DAYS", "400");
-    let limits = Limits {
+    Some(Limits {
         events_days: events_days?,
         events_bytes: events_bytes?,
         event_ids_days: event_ids_days?,
         event_ids_bytes: event_ids_bytes?,
         rollups_days: rollups_days?,
-    };
-    if let Err(fault) = limits.check() {
-        env.fault("FLAGMETER_EVENT_IDS_DAYS", &fault);
-    }
-    Some(limits)
+    })
 }

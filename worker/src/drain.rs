@@ -61,7 +61,7 @@ pub struct Drain {
     pub queue: EventQueue,
     /// Counts.
     pub counter: Counter,
-    /// For what is not counted.
+    /// For what is not counted, and for what is forgotten.
     pub pool: PgPool,
     /// This worker's name in the consumer group.
     pub consumer: String,

@@ -18,8 +18,11 @@ use crate::config::Config;
 use crate::drain::{DATABASE, Drain, QUEUE, Work};
 use crate::metrics::Metrics;
 
-/// Connections to PostgreSQL: one that counts, one for what happens beside it.
-const CONNECTIONS: u32 = 2;
+/// Connections that count: one for what was read, one for what others left behind.
+const COUNTING_CONNECTIONS: u32 = 2;
+
+/// Connections for what happens beside it.
+const CONNECTIONS: u32 = 1;
 
 /// Why the worker could not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
@@ -44,11 +47,13 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let registry = admin::registry();
     let metrics = Metrics::register(&registry).map_err(Error::Metrics)?;
     let readiness = Readiness::of(&[DATABASE, QUEUE]);
-    let pool = postgres::pool(config.database_url.expose(), "flagmeter-worker", CONNECTIONS)?;
+    let database_url = config.database_url.expose();
+    let counting = postgres::counting_pool(database_url, "flagmeter-worker", COUNTING_CONNECTIONS)?;
+    let pool = postgres::pool(database_url, "flagmeter-worker", CONNECTIONS)?;
     let drain = Drain {
         reader: EventQueue::new(config.valkey_url.expose())?,
         queue: EventQueue::new(config.valkey_url.expose())?,
-        counter: Counter::new(pool.clone()),
+        counter: Counter::new(counting),
         pool,
         consumer: config.consumer,
         clock: Clock::system(),

@@ -80,6 +80,12 @@ enum Command {
         /// lint, rules, store, operator, system, chart.
         layers: Vec<command::test::Layer>,
     },
+    /// Measures the ratios to the baselines, and writes the table in README.md.
+    ///
+    /// On servers of its own, in release builds. A full run fails if a floor is missed, a quick one if half of it is.
+    Bench(command::measure::BenchOptions),
+    /// Runs the prototype's five-minute profile, constant rates and saturation, and checks that nothing was lost.
+    Loadtest(command::measure::Options),
     /// Writes .sqlx anew, from the queries and the migrations as they are.
     Sqlx,
     /// Keeps watch over a system that `up --detach` brought up.
@@ -96,6 +102,8 @@ fn main() -> ExitCode {
         Command::Restart { name, kill } => command::restart::run(&arguments.state, name, kill),
         Command::Tools => command::tools::run(),
         Command::Test { layers } => command::test::run(&layers),
+        Command::Bench(options) => command::measure::bench(&options),
+        Command::Loadtest(options) => command::measure::loadtest(&options),
         Command::Sqlx => command::sqlx::run(),
         Command::Supervise => command::supervise::run(&arguments.state),
     });

@@ -1,6 +1,7 @@
 //! The commands, a file each.
 
 pub(crate) mod down;
+pub(crate) mod measure;
 pub(crate) mod restart;
 pub(crate) mod sqlx;
 pub(crate) mod status;

@@ -1,5 +1,7 @@
 //! Forgets what is kept long enough, by age and by bytes. Periods, and sums of everything, stay for ever.
 
+use std::num::NonZero;
+
 use flagmeter_core::retention::first_day_kept;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -27,38 +29,22 @@ pub struct Limits {
     /// Bytes on disk that they may take; the oldest day goes first.
     pub events_bytes: u64,
     /// Days that clients' ids are known: the window in which a repeat counts once.
-    pub event_ids_days: u16,
+    pub event_ids_days: NonZero<u16>,
     /// Bytes on disk that those of UUIDv7 may take; the oldest day goes first.
     pub event_ids_bytes: u64,
     /// Days that minutes are kept.
     pub rollups_days: u16,
 }
 
-/// The window of repeats must be as long as an id may be old, or old ids would count twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("must be at least 1")]
-pub struct NoWindow;
-
 impl Default for Limits {
     fn default() -> Self {
         Self {
             events_days: 35,
             events_bytes: 8 << 30,
-            event_ids_days: 35,
+            event_ids_days: const { NonZero::new(35).unwrap() },
             event_ids_bytes: 4 << 30,
             rollups_days: 400,
         }
-    }
-}
-
-impl Limits {
-    /// Whether they make sense.
-    ///
-    /// # Errors
-    ///
-    /// [`NoWindow`].
-    pub fn check(&self) -> Result<(), NoWindow> {
-        if self.event_ids_days == 0 { Err(NoWindow) } else { Ok(()) }
     }
 }
 
@@ -101,12 +87,12 @@ pub async fn forget(
         .map_err(StoreError::postgres("forget events"))?;
 
     let ids = partitions(pool, "event_ids").await?;
-    let first_id = first_day_kept(&ids, day(reach), limits.event_ids_days, limits.event_ids_bytes);
+    let first_id = first_day_kept(&ids, day(reach), limits.event_ids_days.get(), limits.event_ids_bytes);
     sqlx::query_scalar!("SELECT forget_event_ids($1::date)", first_id.to_sqlx() as jiff_sqlx::Date)
         .fetch_one(pool)
         .await
         .map_err(StoreError::postgres("forget ids of events"))?;
-    forget_other_ids(pool, reach - days(limits.event_ids_days)).await?;
+    forget_other_ids(pool, reach - days(limits.event_ids_days.get())).await?;
     forget_batches(pool, reach - APPLIED_BATCHES).await?;
     forget_rollups(pool, now - days(limits.rollups_days)).await?;
     Ok(Kept {

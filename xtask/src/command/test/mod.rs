@@ -55,9 +55,14 @@ impl Layer {
     pub(crate) fn packages(self) -> &'static [&'static str] {
         match self {
             Self::Lint => &[],
-            Self::Rules => {
-                &["flagmeter-core", "flagmeter-runtime", "flagmeter-crds", "process-node", "xtask"]
-            }
+            Self::Rules => &[
+                "flagmeter-core",
+                "flagmeter-runtime",
+                "flagmeter-crds",
+                "process-node",
+                "loadtest",
+                "xtask",
+            ],
             Self::Store => &["flagmeter-store", "flagmeter-api", "flagmeter-worker", "flagmeter"],
             Self::Operator => &["flagmeter-operator"],
             Self::System => &["system-tests"],
