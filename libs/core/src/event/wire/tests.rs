@@ -1,0 +1,277 @@
+//! Bodies, good and bad.
+
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+
+use super::super::{EventId, FeatureName, TenantName};
+use super::*;
+
+const NOW: &str = "2026-06-15T12:00:00Z";
+
+fn body(body: &str, form: Form) -> Result<Body, Refusal> {
+    decode(body.as_bytes(), form, NOW.parse().unwrap(), 3)
+}
+
+fn read(text: &str) -> Checked {
+    match body(text, Form::Json) {
+        Ok(Body::One(event, _)) => event,
+        other => panic!("{text}: {other:?}"),
+    }
+}
+
+fn text(faults: &[Fault]) -> String {
+    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+#[test]
+fn an_event_is_read_and_unknown_fields_are_ignored() {
+    let event = read(
+        r#"{"tenant":"acme","feature":"gpt\u002d4","tokens":1500,"id":"order-7",
+            "timestamp":"2026-06-15T13:59:59.1234567+02:00","model":{"a":[1,{"a":2,"a":3}]}}"#,
+    )
+    .unwrap();
+    assert_eq!(event.tenant.as_str(), "acme");
+    assert_eq!(event.feature.as_str(), "gpt-4");
+    assert_eq!(event.tokens.get(), 1500);
+    assert_eq!(event.id, Some(EventId::of("order-7")));
+    assert_eq!(event.occurred_at.to_string(), "2026-06-15T11:59:59.123456Z");
+
+    let event = read(r#"{"tenant":"acme","feature":"f","tokens":1,"id":null,"timestamp":null}"#).unwrap();
+    assert_eq!((event.id, event.occurred_at), (None, NOW.parse().unwrap()));
+}
+
+#[test]
+fn what_is_no_event_is_refused_with_what_is_allowed() {
+    let cases = [
+        // what is wrong, the fault's text
+        (
+            r#"{"feature":"f","tokens":1}"#,
+            "tenant is missing; it must be a DNS label: 1 to 63 of a-z, 0-9 and '-', and no '-' at its ends",
+        ),
+        (
+            r#"{"tenant":7,"feature":"f","tokens":1}"#,
+            "tenant must be a DNS label: 1 to 63 of a-z, 0-9 and '-', and no '-' at its ends",
+        ),
+        (
+            r#"{"tenant":"a","feature":" f","tokens":1}"#,
+            "feature must be 1 to 128 printable ASCII characters, and no space at its ends",
+        ),
+        (
+            r#"{"tenant":"a","feature":"f"}"#,
+            "tokens is missing; it must be a whole number from 1 to 9007199254740991",
+        ),
+        (
+            r#"{"tenant":"a","feature":"f","tokens":0}"#,
+            "tokens must be a whole number from 1 to 9007199254740991",
+        ),
+        (
+            r#"{"tenant":"a","feature":"f","tokens":-1}"#,
+            "tokens must be a whole number from 1 to 9007199254740991",
+        ),
+        (
+            r#"{"tenant":"a","feature":"f","tokens":1.5}"#,
+            "tokens must be a whole number from 1 to 9007199254740991",
+        ),
+        (
+            r#"{"tenant":"a","feature":"f","tokens":"1"}"#,
+            "tokens must be a whole number from 1 to 9007199254740991",
+        ),
+        (
+            r#"{"tenant":"a","feature":"f","tokens":null}"#,
+            "tokens must be a whole number from 1 to 9007199254740991",
+        ),
+        (
+            r#"{"tenant":"a","feature":"f","tokens":9007199254740992}"#,
+            "tokens must be a whole number from 1 to 9007199254740991",
+        ),
+        (
+            r#"{"tenant":"a","feature":"f","tokens":99999999999999999999}"#,
+            "tokens must be a whole number from 1 to 9007199254740991",
+        ),
+        (r#"{"tenant":"a","feature":"f","tokens":1,"id":""}"#, "id must be a string of 1 to 128 bytes"),
+        (r#"{"tenant":"a","feature":"f","tokens":1,"id":7}"#, "id must be a string of 1 to 128 bytes"),
+        (
+            r#"{"tenant":"a","feature":"f","tokens":1,"id":"01934f6e-7d1a-7000-8000-0123456789ab"}"#,
+            "id is a UUIDv7 made at 2024-11-21T15:54:21Z; it must be made in the last 35 days and not be ahead",
+        ),
+        (
+            r#"{"tenant":"a","feature":"f","tokens":1,"timestamp":"yesterday"}"#,
+            "timestamp must be an RFC 3339 time, such as 2026-01-31T12:00:00Z",
+        ),
+        (
+            r#"{"tenant":"a","feature":"f","tokens":1,"timestamp":"2026-05-11T11:59:59Z"}"#,
+            "timestamp must be at most 35 days in the past",
+        ),
+        (
+            r#"{"tenant":"a","feature":"f","tokens":1,"timestamp":"2026-06-15T12:05:01Z"}"#,
+            "timestamp must be at most 5 minutes in the future",
+        ),
+        (r#"{"tenant":"a","feature":"f","tokens":1,"tokens":2}"#, "tokens must come only once"),
+        (r#"{"tenant":"a","feature":"f","tokens":1,"model":1,"model":1}"#, "model must come only once"),
+        ("7", "the event must be a JSON object"),
+        ("null", "the event must be a JSON object"),
+    ];
+    for (body, expected) in cases {
+        assert_eq!(text(&read(body).unwrap_err()), expected, "{body}");
+    }
+    for text in ["", "{", "{\"tenant\":}", "{} {}", "nul", "{\"tenant\":\"\\ud800\"}"] {
+        assert!(matches!(body(text, Form::Json), Err(Refusal::NotJson(_))), "{text}");
+    }
+}
+
+#[test]
+fn all_faults_of_an_event_are_told_at_once() {
+    let faults = read(r#"{"tenant":"A","tokens":0}"#).unwrap_err();
+    let fields: Vec<&str> = faults.iter().map(|fault| fault.field.as_str()).collect();
+    assert_eq!(fields, ["tenant", "feature", "tokens"]);
+}
+
+/// Each event's tokens, or what is wrong with it.
+fn list(text_of: &str, form: Form) -> Result<Vec<String>, Refusal> {
+    match body(text_of, form)? {
+        Body::Many(events) => {
+            let shown = |event: &Checked| {
+                event.as_ref().map_or_else(|faults| text(faults), |event| event.tokens.get().to_string())
+            };
+            Ok(events.iter().map(shown).collect())
+        }
+        Body::One(event, _) => panic!("{event:?}"),
+    }
+}
+
+#[test]
+fn a_list_is_read_event_by_event() {
+    let event = |tokens: u32| format!(r#"{{"tenant":"a","feature":"f","tokens":{tokens}}}"#);
+    let wrong = "tokens must be a whole number from 1 to 9007199254740991";
+    let array = format!(" [{}, {}, 7]", event(1), event(0));
+    assert_eq!(
+        list(&array, Form::Json),
+        Ok(vec!["1".into(), wrong.into(), "the event must be a JSON object".into()])
+    );
+    let lines = format!("{}\r\n\n {{ \n{}", event(1), event(2));
+    let read = list(&lines, Form::Lines).unwrap();
+    assert_eq!((read.len(), read[0].as_str(), read[2].as_str()), (3, "1", "2"));
+    assert!(read[1].starts_with("the line is not JSON"), "{read:?}");
+
+    let four = [event(1), event(2), event(3), event(4)];
+    assert_eq!(list(&format!("[{}]", four.join(",")), Form::Json), Err(Refusal::TooMany(3)));
+    assert_eq!(list(&four.join("\n"), Form::Lines), Err(Refusal::TooMany(3)));
+    assert_eq!(list(&format!("[{}]", four[..3].join(",")), Form::Json).map(|events| events.len()), Ok(3));
+    assert_eq!(list("[]", Form::Json), Err(Refusal::Empty));
+    assert_eq!(list("\n", Form::Lines), Err(Refusal::Empty));
+    for text in ["[", "[{}", "[{},]", "[{}] x"] {
+        assert!(matches!(list(text, Form::Json), Err(Refusal::NotJson(_))), "{text}");
+    }
+    assert!(matches!(list("{}", Form::CloudEvents), Err(Refusal::NotJson(_))));
+}
+
+#[test]
+fn a_cloudevent_is_an_event_under_the_id_of_its_source_and_id() {
+    let one = |fields: &str, data: &str| {
+        let text = format!(
+            r#"{{"specversion":"1.0","type":"t","source":"/gateway","id":"7",{fields}"data":{data}}}"#
+        );
+        match body(&text, Form::CloudEvent) {
+            Ok(Body::One(event, _)) => {
+                event.map_err(|faults| faults.iter().map(ToString::to_string).collect::<String>())
+            }
+            other => panic!("{text}: {other:?}"),
+        }
+    };
+    let used = r#"{"feature":"f","tokens":5}"#;
+    let event = one(r#""subject":"acme","time":"2026-06-15T11:00:00Z","#, used).unwrap();
+    assert_eq!((event.tenant.as_str(), event.tokens.get()), ("acme", 5));
+    assert_eq!(event.id, Some(EventId::of("/gateway 7")));
+    assert_eq!(event.occurred_at, "2026-06-15T11:00:00Z".parse().unwrap());
+    assert_eq!(one("", r#"{"tenant":"acme","feature":"f","tokens":5}"#).unwrap().tenant.as_str(), "acme");
+    let cases = [
+        (
+            "",
+            used,
+            "subject is missing; it must be a DNS label: 1 to 63 of a-z, 0-9 and '-', and no '-' at its ends",
+        ),
+        (
+            r#""subject":"other","#,
+            r#"{"tenant":"acme","feature":"f","tokens":5}"#,
+            "subject must be the same as data.tenant, or one of them left out",
+        ),
+        (r#""subject":"acme","#, "[]", "data must be a JSON object {\"feature\", \"tokens\", \"tenant\"?}"),
+        (r#""subject":"acme","id":"8","#, used, "id must come only once"),
+        (
+            r#""subject":"acme","time":"noon","#,
+            used,
+            "time must be an RFC 3339 time, such as 2026-01-31T12:00:00Z",
+        ),
+    ];
+    for (fields, data, expected) in cases {
+        assert_eq!(one(fields, data), Err(expected.to_owned()), "{fields}");
+    }
+
+    let headers = |name: &str| match name {
+        "specversion" => Some("1.0"),
+        "id" => Some("7"),
+        "source" => Some("/gateway"),
+        "type" => Some("t"),
+        "subject" => Some("acme"),
+        _ => None,
+    };
+    let binary = decode_binary(used.as_bytes(), &headers, "2026-06-15T11:00:00Z".parse().unwrap());
+    assert_eq!(binary, Ok(Body::One(Ok(event), Some("/gateway 7".to_owned()))));
+}
+
+/// What a field may hold, right or wrong.
+fn any_value() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        (-2_i64..3).prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "[a-z]{1,5}".prop_map(Value::from),
+        "\\PC{0,8}".prop_map(Value::from),
+        Just(json!([1, { "tenant": "b" }])),
+        Just(json!({ "tokens": 7, "x": [null] })),
+    ]
+}
+
+/// Whether a JSON object is an event, by the words of the documentation and another reader's values.
+fn is_event(object: &Map<String, Value>) -> bool {
+    let text = |field: &str| object.get(field).and_then(Value::as_str);
+    let tenant = text("tenant").is_some_and(|text| TenantName::try_from(text).is_ok());
+    let feature = text("feature").is_some_and(|text| FeatureName::try_from(text).is_ok());
+    let tokens =
+        object.get("tokens").and_then(Value::as_i64).is_some_and(|tokens| (1..1 << 53).contains(&tokens));
+    let id = match object.get("id") {
+        None | Some(Value::Null) => true,
+        Some(id) => id.as_str().is_some_and(|id| (1..=128).contains(&id.len())),
+    };
+    let timestamp = matches!(object.get("timestamp"), None | Some(Value::Null));
+    tenant && feature && tokens && id && timestamp
+}
+
+proptest! {
+    #[test]
+    fn an_event_is_what_another_reader_of_json_would_say_it_is(
+        fields in proptest::collection::btree_map("tenant|feature|tokens|id|timestamp|[a-z]{3}", any_value(), 0..7),
+        good in any::<bool>(),
+    ) {
+        let mut object: Map<String, Value> = fields.into_iter().collect();
+        if good {
+            // Or hardly any would be an event.
+            object.extend([("tenant", json!("acme")), ("feature", json!("f"))].map(|(name, value)| (name.to_owned(), value)));
+        }
+        let read = read(&Value::Object(object.clone()).to_string());
+        prop_assert_eq!(read.is_ok(), is_event(&object), "{:?}: {:?}", object, read);
+        if let Ok(event) = read {
+            prop_assert_eq!(Some(event.tokens.get()), object["tokens"].as_i64());
+            prop_assert_eq!(event.id, object.get("id").and_then(Value::as_str).map(EventId::of));
+        }
+    }
+
+    #[test]
+    fn whatever_bytes_arrive_nothing_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200), form in 0..4_usize) {
+        let form = [Form::Json, Form::Lines, Form::CloudEvent, Form::CloudEvents][form];
+        let _ = decode(&bytes, form, NOW.parse().unwrap(), 3);
+    }
+}
