@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{FromRequest as _, Request};
+use axum::http::HeaderMap;
 use axum::http::header::CONTENT_LENGTH;
-use axum::http::{HeaderMap, StatusCode};
+use http_body_util::LengthLimitError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::ApiError;
@@ -40,24 +40,25 @@ pub(crate) struct Body {
 }
 
 impl Bodies {
-    /// Reads the body of `request`. One that is too large by its own word is not read at all.
+    /// Reads a request's body. One that is too large by its own word is not read at all.
     ///
     /// # Errors
     ///
     /// [`ApiError`]: too large, or too many large ones at once.
-    pub(crate) async fn read(&self, request: Request) -> Result<Body, ApiError> {
+    pub(crate) async fn read(&self, headers: &HeaderMap, body: axum::body::Body) -> Result<Body, ApiError> {
         // A client that does not say how much it sends may send as much as it may.
-        let announced = announced(request.headers()).unwrap_or(MAX_BODY_BYTES);
+        let announced = announced(headers).unwrap_or(MAX_BODY_BYTES);
         if announced > MAX_BODY_BYTES {
             return Err(ApiError::BodyTooLarge(MAX_BODY_BYTES));
         }
         let share = if announced > SMALL_BYTES { Some(self.share(announced).await?) } else { None };
-        let bytes =
-            Bytes::from_request(request, &()).await.map_err(|rejection| match rejection.status() {
-                StatusCode::PAYLOAD_TOO_LARGE => ApiError::BodyTooLarge(MAX_BODY_BYTES),
-                // The client hung up; nobody reads this answer.
-                _ => ApiError::RequestTimeout(crate::REQUEST_TIMEOUT.as_secs()),
-            })?;
+        let bytes = axum::body::to_bytes(body, MAX_BODY_BYTES).await.map_err(|error| {
+            if error.into_inner().is::<LengthLimitError>() {
+                return ApiError::BodyTooLarge(MAX_BODY_BYTES);
+            }
+            // The client hung up; nobody reads this answer.
+            ApiError::RequestTimeout(crate::REQUEST_TIMEOUT.as_secs())
+        })?;
         Ok(Body { bytes, _share: share })
     }
 

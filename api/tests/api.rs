@@ -428,3 +428,16 @@ async fn an_api_that_starts_while_postgresql_is_away_takes_events_for_the_tenant
     let usage = server.get("/usage/acme").await;
     assert_eq!((usage.status.as_u16(), &usage.json["code"]), (503, &json!("not_ready")));
 }
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_body_that_does_not_say_how_long_it_is_is_cut_off_at_the_limit(pool: PgPool) {
+    let server = Server::start(pool, &["acme"]).await;
+    let chunks = |count: usize| {
+        let first = r#"{"tenant":"acme","feature":"f","tokens":1,"note":""#.to_owned();
+        let rest = (0..count).map(|_| "x".repeat(1 << 10)).chain(["\"}".to_owned()]);
+        std::iter::once(first).chain(rest).collect::<Vec<_>>()
+    };
+    assert_eq!(server.post_in_chunks(chunks(1_000)).await.status, StatusCode::ACCEPTED);
+    let refused = server.post_in_chunks(chunks(1_024)).await;
+    assert_eq!((refused.status.as_u16(), &refused.json["code"]), (413, &json!("body_too_large")));
+}

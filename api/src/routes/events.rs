@@ -2,7 +2,8 @@
 
 mod form;
 
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -14,7 +15,7 @@ use flagmeter_store::queue::Durability;
 use serde::Serialize;
 
 use crate::batcher::Batcher;
-use crate::body::{Bodies, MAX_BODY_BYTES};
+use crate::body::Bodies;
 use crate::directory::{Directory, NotKnownYet};
 use crate::error::ApiError;
 use crate::gate::Gate;
@@ -37,7 +38,7 @@ const LENIENT: &str = "handling=lenient";
 const MAX_KEY_BYTES: usize = 120;
 
 pub(crate) fn router() -> Router<AppState> {
-    Router::new().route("/events", post(ingest)).layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+    Router::new().route("/events", post(ingest))
 }
 
 /// What a client is told of a single event that will count.
@@ -79,9 +80,9 @@ async fn ingest(
     if !gate.is_open() {
         return Err(ApiError::QueueFull);
     }
-    let headers = request.headers().clone();
+    let (Parts { headers, .. }, body) = request.into_parts();
     let form = form::of(&headers)?;
-    let body = bodies.read(request).await?;
+    let body = bodies.read(&headers, body).await?;
     let read = form.decode(&body.bytes, clock.now()).map_err(ApiError::Unreadable)?;
     // The events are all that is needed of it from here on.
     drop(body);

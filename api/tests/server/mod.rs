@@ -143,6 +143,13 @@ impl Server {
         self.send(request.body(Body::from(event.to_owned())).unwrap()).await
     }
 
+    /// A JSON body in chunks, without its length.
+    pub(crate) async fn post_in_chunks(&self, chunks: Vec<String>) -> Answer {
+        let chunks = futures::stream::iter(chunks.into_iter().map(Ok::<_, std::convert::Infallible>));
+        let request = Request::post("/events").header("content-type", "application/json");
+        self.send(request.body(Body::from_stream(chunks)).unwrap()).await
+    }
+
     async fn send(&self, request: Request<Body>) -> Answer {
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
