@@ -24,6 +24,8 @@ pub struct Config {
     pub queue_max_events: u64,
     /// `FLAGMETER_ROLLUPS_DAYS`: for how many days the workers keep minutes.
     pub rollups_days: u16,
+    /// `FLAGMETER_MAX_FEATURES`: how many a tenant may have in a billing period.
+    pub max_features: usize,
     /// `FLAGMETER_LOG`, `FLAGMETER_LOG_FORMAT`.
     pub log: LogSettings,
 }
@@ -41,6 +43,7 @@ impl Config {
         let database_url = env.required("DATABASE_URL");
         let valkey_url = env.required("VALKEY_URL");
         let drain: Option<u16> = env.with_default("FLAGMETER_DRAIN_SECONDS", "5");
+        let max_features = env.with_default("FLAGMETER_MAX_FEATURES", "1000");
         let queue_max_events = env.with_default("FLAGMETER_QUEUE_MAX_EVENTS", "5000000");
         let rollups_days = env.with_default("FLAGMETER_ROLLUPS_DAYS", "400");
         let log = LogSettings::read(&mut env);
@@ -52,6 +55,7 @@ impl Config {
                 valkey_url: valkey_url?,
                 drain: Duration::from_secs(drain?.into()),
                 queue_max_events: queue_max_events?,
+                max_features: max_features?,
                 rollups_days: rollups_days?,
                 log: log?,
             })

@@ -91,10 +91,7 @@ impl ApiError {
             Self::Unreadable(Refusal::NotJson(_)) => Code::InvalidJson,
             Self::Unreadable(Refusal::TooMany(_)) => Code::TooManyEvents,
             Self::Unreadable(Refusal::Empty) => Code::InvalidEvent,
-            Self::Invalid(problems) => {
-                let unknown = |problem: &EventProblem| problem.code == Code::UnknownTenant.as_str();
-                if problems.iter().all(unknown) { Code::UnknownTenant } else { Code::InvalidEvent }
-            }
+            Self::Invalid(problems) => common_code(problems),
             Self::InvalidParameters(_) => Code::InvalidParameter,
             Self::InvalidIdempotencyKey => Code::InvalidHeader,
             Self::TenantNotFound => Code::TenantNotFound,
@@ -112,6 +109,12 @@ impl ApiError {
             Self::Internal => Code::Internal,
         }
     }
+}
+
+/// The code that all problems share, or that of invalid events.
+fn common_code(problems: &[EventProblem]) -> Code {
+    let of_all = |code: &Code| problems.iter().all(|problem| problem.code == code.as_str());
+    [Code::UnknownTenant, Code::TooManyFeatures].into_iter().find(of_all).unwrap_or(Code::InvalidEvent)
 }
 
 /// What is wrong with a single event or with parameters, or how many of a list are wrong.

@@ -11,6 +11,7 @@ pub mod config;
 mod csv;
 pub mod directory;
 pub mod error;
+pub mod features;
 pub mod freshness;
 pub mod gate;
 pub mod metrics;
@@ -41,6 +42,7 @@ use crate::body::Bodies;
 use crate::config::Config;
 use crate::directory::{Directory, Source};
 use crate::error::{ApiError, Refused};
+use crate::features::Features;
 use crate::gate::Gate;
 use crate::metrics::Metrics;
 use crate::state::AppState;
@@ -143,6 +145,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         batcher: batcher.clone(),
         gate: gate.clone(),
         bodies: Bodies::default(),
+        features: Features::new(config.max_features, usage.clone()),
         queue: Arc::clone(&queue),
         pool: pool.clone(),
         directory: directory.clone(),

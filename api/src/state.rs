@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::batcher::Batcher;
 use crate::body::Bodies;
 use crate::directory::Directory;
+use crate::features::Features;
 use crate::gate::Gate;
 use crate::metrics::Metrics;
 use crate::usage::Usage;
@@ -24,6 +25,8 @@ pub struct AppState {
     pub gate: Gate,
     /// The budget for bodies.
     pub bodies: Bodies,
+    /// The features that tenants have.
+    pub features: Features,
     /// The queue itself, to ask what waits in it.
     pub queue: Arc<EventQueue>,
     /// PostgreSQL, for what no snapshot holds. No POST touches it.

@@ -441,3 +441,37 @@ async fn a_body_that_does_not_say_how_long_it_is_is_cut_off_at_the_limit(pool: P
     let refused = server.post_in_chunks(chunks(1_024)).await;
     assert_eq!((refused.status.as_u16(), &refused.json["code"]), (413, &json!("body_too_large")));
 }
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_tenant_has_only_so_many_features_and_those_it_has_go_on(pool: PgPool) {
+    let server = Server::start(pool.clone(), &["acme", "globex"]).await;
+    let event = |tenant: &str, feature: usize| {
+        format!(r#"{{"tenant":"{tenant}","feature":"f{feature}","tokens":1}}"#)
+    };
+    // One is counted already when the first is asked for, and nine more make ten.
+    testing_counted(&pool, "acme").await;
+    until("it is known", async || (server.get("/usage/acme").await.json["totalTokens"] == 1).then_some(()))
+        .await;
+    let list: Vec<String> = (1..=10).map(|feature| event("acme", feature)).collect();
+    let refused = server.post(&format!("[{}]", list.join(","))).await;
+    assert_eq!(
+        (refused.status.as_u16(), &refused.json["code"]),
+        (422, &json!("too_many_features")),
+        "{}",
+        refused.body
+    );
+    let expected = json!([{
+        "index": 9, "code": "too_many_features", "field": "feature",
+        "detail": "must be one of the 10 that the tenant has in this billing period; use fewer names",
+    }]);
+    assert_eq!(refused.json["errors"], expected);
+    assert_eq!(server.post(&event("acme", 9)).await.status, StatusCode::ACCEPTED);
+    assert_eq!(server.post(EVENT).await.status, StatusCode::ACCEPTED);
+    assert_eq!(server.post(&event("acme", 11)).await.json["code"], "too_many_features");
+    assert_eq!(server.post(&event("globex", 11)).await.status, StatusCode::ACCEPTED);
+}
+
+/// Counts one event of the feature that [`EVENT`] has.
+async fn testing_counted(pool: &PgPool, tenant: &str) {
+    Counter::new(pool.clone()).apply(&[testing::entry(1, [testing::event(tenant, 1)])]).await.unwrap();
+}

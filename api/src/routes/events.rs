@@ -10,16 +10,12 @@ use axum::routing::post;
 use axum::{Json, Router};
 use flagmeter_core::event::{Body, Checked, EventId, Fault, UsageEvent};
 use flagmeter_core::problem::{Code, EventProblem};
-use flagmeter_runtime::clock::Clock;
 use flagmeter_store::queue::Durability;
+use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::batcher::Batcher;
-use crate::body::Bodies;
-use crate::directory::{Directory, NotKnownYet};
+use crate::directory::NotKnownYet;
 use crate::error::ApiError;
-use crate::gate::Gate;
-use crate::metrics::Metrics;
 use crate::state::AppState;
 
 /// Events in one request at most.
@@ -68,29 +64,22 @@ struct AcceptedMany {
 /// 202 means that they are in the queue, as durable as the answer says; whoever is told anything else
 /// sends them again, with the same ids. Of a list, one invalid event refuses all, unless the client
 /// prefers otherwise.
-async fn ingest(
-    State(batcher): State<Batcher>,
-    State(directory): State<Directory>,
-    State(clock): State<Clock>,
-    State(metrics): State<Metrics>,
-    State(gate): State<Gate>,
-    State(bodies): State<Bodies>,
-    request: Request,
-) -> Result<Response, ApiError> {
-    if !gate.is_open() {
+async fn ingest(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
+    if !state.gate.is_open() {
         return Err(ApiError::QueueFull);
     }
+    let now = state.clock.now();
     let (Parts { headers, .. }, body) = request.into_parts();
     let form = form::of(&headers)?;
-    let body = bodies.read(&headers, body).await?;
-    let read = form.decode(&body.bytes, clock.now()).map_err(ApiError::Unreadable)?;
+    let body = state.bodies.read(&headers, body).await?;
+    let read = form.decode(&body.bytes, now).map_err(ApiError::Unreadable)?;
     // The events are all that is needed of it from here on.
     drop(body);
     let (list, single) = match read {
         Body::One(event, id) => (vec![event], Some(id)),
         Body::Many(events) => (events, None),
     };
-    let (mut events, errors) = sort(list, single.is_some(), &directory)?;
+    let (mut events, errors) = sort(list, single.is_some(), &state, now)?;
     let lenient = single.is_none() && prefers_lenient(&headers);
     if !errors.is_empty() && (!lenient || events.is_empty()) {
         return Err(ApiError::Invalid(errors));
@@ -98,8 +87,8 @@ async fn ingest(
     name_by_request(&mut events, idempotency_key(&headers)?);
     let events: Vec<UsageEvent> = events.into_iter().map(|(_, event)| event).collect();
     let accepted = events.len();
-    let receipt = batcher.push(events).await.map_err(ApiError::QueueUnavailable)?;
-    metrics.accepted(accepted);
+    let receipt = state.batcher.push(events).await.map_err(ApiError::QueueUnavailable)?;
+    state.metrics.accepted(accepted);
     if let Some(id) = single {
         return Ok(one(id.unwrap_or_else(|| receipt.first_id.to_string()), receipt.durability));
     }
@@ -118,14 +107,21 @@ pub(super) fn one(id: String, durability: Durability) -> Response {
 type Sorted = (Vec<(usize, UsageEvent)>, Vec<EventProblem>);
 
 /// Sorts a request's events.
-fn sort(list: Vec<Checked>, single: bool, directory: &Directory) -> Result<Sorted, NotKnownYet> {
+fn sort(list: Vec<Checked>, single: bool, state: &AppState, now: Timestamp) -> Result<Sorted, NotKnownYet> {
     let (mut events, mut errors) = (Vec::with_capacity(list.len()), Vec::new());
     for (place, event) in list.into_iter().enumerate() {
         let index = (!single).then_some(place);
-        match event {
-            Ok(event) if directory.find(event.tenant.as_str())?.is_some() => events.push((place, event)),
-            Ok(event) => errors.push(unknown_tenant(index, &event)),
-            Err(faults) => errors.extend(faults.into_iter().map(|fault| invalid(index, fault))),
+        let event = match event {
+            Ok(event) => event,
+            Err(faults) => {
+                errors.extend(faults.into_iter().map(|fault| invalid(index, fault)));
+                continue;
+            }
+        };
+        match state.directory.find(event.tenant.as_str())? {
+            None => errors.push(unknown_tenant(index, &event)),
+            Some(tenant) if state.features.admit(&tenant, &event, now) => events.push((place, event)),
+            Some(_) => errors.push(too_many_features(index, state.features.limit())),
         }
     }
     Ok((events, errors))
@@ -138,6 +134,12 @@ fn invalid(index: Option<usize>, fault: Fault) -> EventProblem {
 fn unknown_tenant(index: Option<usize>, event: &UsageEvent) -> EventProblem {
     let detail = format!("`{}` is not known; create its Tenant resource, or correct the name", event.tenant);
     EventProblem { index, code: Code::UnknownTenant.as_str(), field: "tenant".to_owned(), detail }
+}
+
+fn too_many_features(index: Option<usize>, limit: usize) -> EventProblem {
+    let detail =
+        format!("must be one of the {limit} that the tenant has in this billing period; use fewer names");
+    EventProblem { index, code: Code::TooManyFeatures.as_str(), field: "feature".to_owned(), detail }
 }
 
 fn prefers_lenient(headers: &HeaderMap) -> bool {

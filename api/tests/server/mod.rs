@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use flagmeter_api::batcher::Batcher;
 use flagmeter_api::body::Bodies;
 use flagmeter_api::directory::{Directory, Source};
+use flagmeter_api::features::Features;
 use flagmeter_api::gate::Gate;
 use flagmeter_api::metrics::Metrics;
 use flagmeter_api::state::AppState;
@@ -22,6 +23,9 @@ use tower::ServiceExt as _;
 
 /// What time it is.
 pub(crate) const NOW: &str = testing::NOON;
+
+/// Features that a tenant may have.
+pub(crate) const MAX_FEATURES: usize = 10;
 
 /// Events that may wait in the queue.
 pub(crate) const MAX_QUEUED: u64 = 2_500;
@@ -78,6 +82,7 @@ impl Server {
             batcher: batcher.clone(),
             gate: gate.clone(),
             bodies: Bodies::default(),
+            features: Features::new(MAX_FEATURES, usage.clone()),
             queue: Arc::clone(&queue),
             pool: pool.clone(),
             directory: directory.clone(),

@@ -125,6 +125,11 @@ fn api_cases() -> Vec<Case> {
             "env/FLAGMETER_QUEUE_MAX_EVENTS/value",
             &json!("20000000"),
         ),
+        Case::new("api.maxFeatures", json!(50)).container(
+            "api",
+            "env/FLAGMETER_MAX_FEATURES/value",
+            &json!("50"),
+        ),
         Case::new("api.service.type", json!("NodePort")).object(service, "spec/type", &json!("NodePort")),
         Case::new("api.service.port", json!(80)).object(service, "spec/ports/http/port", &json!(80)),
         Case::new("api.service.annotations", json!({ "owner": "platform" })).object(

@@ -31,6 +31,8 @@ pub enum Code {
     UnknownTenant,
     /// 422: a parameter of a query is not known, or not what it must be.
     InvalidParameter,
+    /// 422: one feature more than a tenant may have in a billing period.
+    TooManyFeatures,
     /// 500: a fault of ours.
     Internal,
     /// 503: the queue did not confirm the event.
@@ -47,7 +49,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, for documentation and for counters that start at zero.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::InvalidJson,
         Self::InvalidHeader,
         Self::TenantNotFound,
@@ -61,6 +63,7 @@ impl Code {
         Self::InvalidEvent,
         Self::UnknownTenant,
         Self::InvalidParameter,
+        Self::TooManyFeatures,
         Self::Internal,
         Self::QueueUnavailable,
         Self::QueueFull,
@@ -85,6 +88,7 @@ impl Code {
             Self::InvalidEvent => (422, "invalid_event", "The event is not valid"),
             Self::UnknownTenant => (422, "unknown_tenant", "The tenant is not known"),
             Self::InvalidParameter => (422, "invalid_parameter", "A parameter is not valid"),
+            Self::TooManyFeatures => (422, "too_many_features", "The tenant has too many features"),
             Self::Internal => (500, "internal", "Something went wrong here"),
             Self::QueueUnavailable => (503, "queue_unavailable", "The queue is unavailable"),
             Self::QueueFull => (503, "queue_full", "The queue is full"),
