@@ -84,6 +84,7 @@ pub enum Error {
 
 /// The HTTP API.
 pub fn router(state: AppState) -> Router {
+    let state = Arc::new(state);
     let plain = Router::new()
         .merge(routes::events::router())
         .merge(routes::event::router())
@@ -95,7 +96,7 @@ pub fn router(state: AppState) -> Router {
         .merge(routes::live::router())
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
-        .layer(middleware::from_fn_with_state(state.clone(), around))
+        .layer(middleware::from_fn_with_state(Arc::clone(&state), around))
         .with_state(state)
 }
 
@@ -107,7 +108,7 @@ async fn time_limit(request: Request, next: Next) -> Response {
 
 /// What happens around every request: its time is taken, refusals are counted, and while the api is
 /// stopping each answer closes its connection, so that the next request goes elsewhere.
-async fn around(State(state): State<AppState>, request: Request, next: Next) -> Response {
+async fn around(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
     let start = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let mut response = next.run(request).await;

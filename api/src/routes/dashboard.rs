@@ -8,18 +8,16 @@ use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::routing::get;
 use flagmeter_core::quota;
-use flagmeter_runtime::clock::Clock;
 use flagmeter_store::postgres::directory::Tenant;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::directory::Directory;
 use crate::error::ApiError;
 use crate::page::Page;
 use crate::state::AppState;
-use crate::usage::{Snapshot, Usage};
+use crate::usage::Snapshot;
 
-pub(crate) fn router() -> Router<AppState> {
+pub(crate) fn router() -> Router<Arc<AppState>> {
     let file = |media_type, text| ([(CONTENT_TYPE, media_type), (CACHE_CONTROL, "max-age=300")], text);
     Router::new()
         .route("/", get(dashboard))
@@ -94,13 +92,9 @@ struct Dashboard {
 }
 
 /// The page, complete without JavaScript; with it, the numbers stay live.
-async fn dashboard(
-    State(directory): State<Directory>,
-    State(usage): State<Usage>,
-    State(clock): State<Clock>,
-) -> Result<Page<Dashboard>, ApiError> {
-    let snapshot = usage.newest().ok_or(ApiError::NotReady)?;
-    let rows = Row::all(&directory.all(), &snapshot, clock.now());
+async fn dashboard(State(state): State<Arc<AppState>>) -> Result<Page<Dashboard>, ApiError> {
+    let snapshot = state.usage.newest().ok_or(ApiError::NotReady)?;
+    let rows = Row::all(&state.directory.all(), &snapshot, state.clock.now());
     Ok(Page(Dashboard { rows, as_of: snapshot.as_of.strftime("%Y-%m-%d %H:%M:%S UTC").to_string() }))
 }
 

@@ -1,5 +1,7 @@
 //! `GET /events/:tenant/:id` and `DELETE /events/:tenant/:id`: what became of an event, and taking it back.
 
+use std::sync::Arc;
+
 use axum::extract::{Path, State};
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
@@ -15,7 +17,7 @@ use super::events::one;
 use crate::error::ApiError;
 use crate::state::AppState;
 
-pub(crate) fn router() -> Router<AppState> {
+pub(crate) fn router() -> Router<Arc<AppState>> {
     Router::new().route("/events/{tenant}/{*id}", get(find).delete(take_back))
 }
 
@@ -88,7 +90,7 @@ impl From<Found> for EventState {
 
 /// What became of an event.
 async fn find(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     Path((tenant, id)): Path<(String, String)>,
 ) -> Result<impl IntoResponse, ApiError> {
     let found = look_for(&state, &tenant, &id).await?;
@@ -98,7 +100,7 @@ async fn find(
 /// Takes an event back: a row against it is counted, through the same queue, once however often this is
 /// asked. The event itself stays, and its id stays taken.
 async fn take_back(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     Path((tenant, id)): Path<(String, String)>,
 ) -> Result<Response, ApiError> {
     let Found::Counted(counted) = look_for(&state, &tenant, &id).await? else {

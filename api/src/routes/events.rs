@@ -2,6 +2,8 @@
 
 mod form;
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
@@ -33,7 +35,7 @@ const LENIENT: &str = "handling=lenient";
 /// The longest key, in bytes, so that its events' ids are at most as long as an id may be.
 const MAX_KEY_BYTES: usize = 120;
 
-pub(crate) fn router() -> Router<AppState> {
+pub(crate) fn router() -> Router<Arc<AppState>> {
     Router::new().route("/events", post(ingest))
 }
 
@@ -64,7 +66,7 @@ struct AcceptedMany {
 /// 202 means that they are in the queue, as durable as the answer says; whoever is told anything else
 /// sends them again, with the same ids. Of a list, one invalid event refuses all, unless the client
 /// prefers otherwise.
-async fn ingest(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
+async fn ingest(State(state): State<Arc<AppState>>, request: Request) -> Result<Response, ApiError> {
     if !state.gate.is_open() {
         return Err(ApiError::QueueFull);
     }

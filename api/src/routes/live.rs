@@ -27,14 +27,14 @@ const MAX_STREAMS: usize = 256;
 /// A page gets at most one message in this time: more cannot be read.
 const PACE: Duration = Duration::from_millis(500);
 
-pub(crate) fn router() -> Router<AppState> {
+pub(crate) fn router() -> Router<Arc<AppState>> {
     let places = Arc::new(Semaphore::new(MAX_STREAMS));
-    Router::new().route("/live", get(async move |state: State<AppState>| live(state, places)))
+    Router::new().route("/live", get(async move |state: State<Arc<AppState>>| live(state, places)))
 }
 
 /// One page's stream.
 struct Viewer {
-    state: AppState,
+    state: Arc<AppState>,
     pace: tokio::time::Interval,
     shown: HashMap<String, Row>,
     _permit: tokio::sync::OwnedSemaphorePermit,
@@ -58,7 +58,7 @@ impl Drop for Counted {
 }
 
 fn live(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     places: Arc<Semaphore>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
     let permit = places.try_acquire_owned().map_err(|_| ApiError::NotReady)?;

@@ -6,23 +6,22 @@ mod periods;
 mod series;
 mod turns;
 
+use std::sync::Arc;
+
 use axum::extract::{Path, State};
 use axum::http::header::CACHE_CONTROL;
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
 use flagmeter_core::quota;
-use flagmeter_runtime::clock::Clock;
 use jiff::Timestamp;
 use serde::Serialize;
 
 use self::turns::Turns;
-use crate::directory::Directory;
 use crate::error::ApiError;
 use crate::state::AppState;
-use crate::usage::Usage;
 
-pub(crate) fn router() -> Router<AppState> {
+pub(crate) fn router() -> Router<Arc<AppState>> {
     Router::new()
         .route("/usage/{tenant}/series", get(series::series))
         .route("/usage/{tenant}/periods", get(periods::periods))
@@ -33,8 +32,8 @@ pub(crate) fn router() -> Router<AppState> {
 /// The answer. Instants are RFC 3339 in UTC.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Answer {
-    tenant: String,
+struct Answer<'a> {
+    tenant: &'a str,
     /// The start of the newest minute with usage in the period, or null before the first.
     minute: Option<Timestamp>,
     total_tokens: i64,
@@ -52,30 +51,25 @@ struct Answer {
     /// queue did not say.
     lag_milliseconds: Option<i64>,
     /// In the order of their names; they add up to the total.
-    features: Vec<Feature>,
+    features: Vec<Feature<&'a str>>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Feature {
-    feature: String,
+struct Feature<Name> {
+    feature: Name,
     total_tokens: i64,
 }
 
 /// A lookup in the newest snapshot.
-async fn usage(
-    State(directory): State<Directory>,
-    State(usage): State<Usage>,
-    State(clock): State<Clock>,
-    Path(tenant): Path<String>,
-) -> Result<impl IntoResponse, ApiError> {
-    let tenant = directory.find(&tenant)?.ok_or(ApiError::TenantNotFound)?;
-    let snapshot = usage.newest().ok_or(ApiError::NotReady)?;
-    let current = snapshot.current(&tenant, clock.now());
+async fn usage(State(state): State<Arc<AppState>>, Path(tenant): Path<String>) -> Result<Response, ApiError> {
+    let tenant = state.directory.find(&tenant)?.ok_or(ApiError::TenantNotFound)?;
+    let snapshot = state.usage.newest().ok_or(ApiError::NotReady)?;
+    let current = snapshot.current(&tenant, state.clock.now());
     let used = current.usage.total_tokens;
     let features = current.usage.features.iter();
     let answer = Answer {
-        tenant: tenant.id.to_string(),
+        tenant: tenant.id.as_str(),
         minute: current.usage.last_minute,
         total_tokens: used,
         quota_percent: quota::percent(used, tenant.monthly_quota),
@@ -86,8 +80,8 @@ async fn usage(
         as_of: snapshot.as_of,
         lag_milliseconds: snapshot.lag_milliseconds,
         features: features
-            .map(|(name, tokens)| Feature { feature: name.clone(), total_tokens: *tokens })
+            .map(|(name, tokens)| Feature { feature: name.as_str(), total_tokens: *tokens })
             .collect(),
     };
-    Ok(([(CACHE_CONTROL, "no-store")], Json(answer)))
+    Ok(([(CACHE_CONTROL, "no-store")], Json(answer)).into_response())
 }

@@ -1,5 +1,6 @@
 //! `cargo xtask bench` and `cargo xtask loadtest`: servers of their own, and the program that measures on them.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
@@ -98,6 +99,10 @@ fn measure(what: &str, quick: bool) -> Result<ExitCode> {
     let outcome = on_servers(&mut state, what, quick, &progress);
     supervision::stop_all(&state, &progress);
     state.registry().remove(crate::registry::SUPERVISOR);
+    // Gigabytes that nobody needs; what stays is removed by the next run.
+    for name in ["postgres", "valkey"] {
+        let _ = fs::remove_dir_all(state.data(name));
+    }
     if !matches!(outcome, Ok(ExitCode::SUCCESS)) {
         eprintln!("the logs are in {}", state.logs().display());
     }

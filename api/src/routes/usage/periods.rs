@@ -1,5 +1,7 @@
 //! `GET /usage/:tenant/periods`: the open billing period and those before it.
 
+use std::sync::Arc;
+
 use axum::extract::{Path, RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
@@ -48,7 +50,7 @@ struct PeriodAnswer {
     /// How many, those that take another back among them.
     events: i64,
     /// In the order of their names; they add up to the total.
-    features: Vec<Feature>,
+    features: Vec<Feature<String>>,
 }
 
 impl<'a> Answer<'a> {
@@ -78,7 +80,7 @@ impl PeriodAnswer {
 
 /// A look-up of so many rows. Periods are kept as they were counted, whatever the tenant's billing day is today.
 pub(super) async fn periods(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     Extension(turns): Extension<Turns>,
     Path(tenant): Path<String>,
     RawQuery(query): RawQuery,

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::ops::Range;
+use std::sync::Arc;
 
 use axum::extract::{Path, RawQuery, State};
 use axum::http::HeaderMap;
@@ -62,7 +63,7 @@ struct Point {
 
 /// Adds up rollups. What is asked for is bounded before anything is read.
 pub(super) async fn series(
-    State(state): State<AppState>,
+    State(state): State<Arc<AppState>>,
     Extension(turns): Extension<Turns>,
     Path(tenant): Path<String>,
     RawQuery(query): RawQuery,
