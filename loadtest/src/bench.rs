@@ -15,6 +15,17 @@ use crate::baseline::heap;
 use crate::report::{self, Report};
 use crate::stores::Stores;
 
+/// What can be measured by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    /// Requests at saturation.
+    Requests,
+    /// The worker's transaction.
+    Counting,
+    /// Constant rates, many connections, memory.
+    Latency,
+}
+
 /// How much is measured.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Extent {
@@ -58,9 +69,16 @@ pub(crate) async fn run(measure: &Measure) -> Result<ExitCode> {
     let stores = Stores::prepare(measure).await?;
     heap::prepare(&stores.pool).await?;
     let mut report = Report::new("bench", measure.quick);
-    requests::measure(&stores, extent, &mut report).await?;
-    counting::measure(&stores, extent, &mut report).await?;
-    latency::measure(&stores, extent, &mut report).await?;
+    let wanted = |part| measure.only.is_none_or(|only| only == part);
+    if wanted(Part::Requests) {
+        requests::measure(&stores, extent, &mut report).await?;
+    }
+    if wanted(Part::Counting) {
+        counting::measure(&stores, extent, &mut report).await?;
+    }
+    if wanted(Part::Latency) {
+        latency::measure(&stores, extent, &mut report).await?;
+    }
     heap::remove(&stores.pool).await?;
     report.save(&measure.results)?;
     println!("\n{}", report::table(&report.rows));

@@ -63,6 +63,9 @@ struct Measure {
     /// Few short rounds, for gross regressions only.
     #[arg(long)]
     quick: bool,
+    /// Only this part of the bench; its result is not kept as that of a full run.
+    #[arg(long)]
+    only: Option<bench::Part>,
     /// PostgreSQL's first process, for its CPU time and memory.
     #[arg(long)]
     postgres_pid: u32,

@@ -29,6 +29,8 @@ const LOOK: Duration = Duration::from_millis(20);
 
 pub(crate) struct Stores {
     pub(crate) pool: PgPool,
+    /// As a worker's.
+    pub(crate) counting: PgPool,
     pub(crate) queue: EventQueue,
     pub(crate) postgres_pid: u32,
     pub(crate) valkey_pid: u32,
@@ -59,6 +61,7 @@ impl Stores {
             .context("failed to reach Valkey")?;
         let stores = Self {
             pool: postgres::pool(database_url.expose(), "loadtest", 4)?,
+            counting: postgres::counting_pool(database_url.expose(), "loadtest", 2)?,
             queue: EventQueue::new(valkey_url.expose())?,
             postgres_pid: measure.postgres_pid,
             valkey_pid: measure.valkey_pid,

@@ -89,6 +89,12 @@ impl StoreError {
         }
     }
 
+    /// Whether a row's key was there already (SQLSTATE 23505).
+    pub(crate) fn is_duplicate_key(&self) -> bool {
+        matches!(self, Self::Postgres { source: sqlx::Error::Database(error), .. }
+            if error.code().as_deref() == Some("23505"))
+    }
+
     /// Whether a row found no partition: a check violation without a constraint's name.
     pub(crate) fn is_missing_partition(&self) -> bool {
         match self {

@@ -57,7 +57,7 @@ const WAYS: [Way; 12] = [
 ];
 
 pub(crate) async fn measure(stores: &Stores, extent: Extent, report: &mut Report) -> Result<()> {
-    let counter = Arc::new(Counter::new(stores.pool.clone()));
+    let counter = Arc::new(Counter::new(stores.counting.clone()));
     let clock = Clock::system();
     let mut rounds: Vec<Vec<(Way, f64)>> = Vec::new();
     let (mut without, mut with) = (Vec::new(), Vec::new());

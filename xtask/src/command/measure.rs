@@ -59,6 +59,9 @@ pub(crate) struct Options {
 pub(crate) struct BenchOptions {
     #[command(flatten)]
     options: Options,
+    /// Measure this alone: requests, counting or latency; results stay out of the checkout.
+    #[arg(long, conflicts_with = "readme")]
+    only: Option<String>,
     /// Measure nothing: write README.md's table from the newest full result.
     #[arg(long, conflicts_with = "quick")]
     readme: bool,
@@ -70,8 +73,10 @@ pub(crate) fn bench(options: &BenchOptions) -> Result<ExitCode> {
         let program = cargo(&["run", "--quiet", "--package", "loadtest", "--"]);
         return write_readme(program).map(|()| ExitCode::SUCCESS);
     }
-    let code = measure("bench", options.options.quick)?;
-    if !options.options.quick {
+    let only: Vec<&str> = options.only.iter().flat_map(|only| ["--only", only]).collect();
+    let all = !options.options.quick && only.is_empty();
+    let code = measure("bench", options.options.quick, &only, all)?;
+    if all {
         // In the same profile as was measured: it is built.
         write_readme(cargo(&["run", "--quiet", "--release", "--package", "loadtest", "--"]))?;
     }
@@ -80,7 +85,7 @@ pub(crate) fn bench(options: &BenchOptions) -> Result<ExitCode> {
 
 /// The prototype's profile, constant rates, and saturation.
 pub(crate) fn loadtest(options: &Options) -> Result<ExitCode> {
-    measure("profile", options.quick)
+    measure("profile", options.quick, &[], !options.quick)
 }
 
 fn write_readme(mut program: Command) -> Result<()> {
@@ -89,14 +94,15 @@ fn write_readme(mut program: Command) -> Result<()> {
     Execution::new(program, MEASURE_LIMIT).run().map(drop)
 }
 
-fn measure(what: &str, quick: bool) -> Result<ExitCode> {
+/// Measures `what`; the results are kept in the checkout if they are those of all of it, at full length.
+fn measure(what: &str, quick: bool, arguments: &[&str], keep: bool) -> Result<ExitCode> {
     let progress = Progress::new();
     let state = State::at(Path::new(FOLDER));
     let Some(_lock) = state.lock()? else { bail!("something is measured already in this checkout") };
     supervision::stop_all(&state, &progress);
     state.clear()?;
     let mut state = State::at(Path::new(FOLDER));
-    let outcome = on_servers(&mut state, what, quick, &progress);
+    let outcome = on_servers(&mut state, what, quick, arguments, keep, &progress);
     supervision::stop_all(&state, &progress);
     state.registry().remove(crate::registry::SUPERVISOR);
     // Gigabytes that nobody needs; what stays is removed by the next run.
@@ -109,7 +115,14 @@ fn measure(what: &str, quick: bool) -> Result<ExitCode> {
     outcome
 }
 
-fn on_servers(state: &mut State, what: &str, quick: bool, progress: &Progress) -> Result<ExitCode> {
+fn on_servers(
+    state: &mut State,
+    what: &str,
+    quick: bool,
+    arguments: &[&str],
+    keep: bool,
+    progress: &Progress,
+) -> Result<ExitCode> {
     let cache = Cache::open()?;
     let account = Account::choose()?;
     state.create(&account, &cache, progress)?;
@@ -132,9 +145,9 @@ fn on_servers(state: &mut State, what: &str, quick: bool, progress: &Progress) -
         Execution::new(migrate, MIGRATE_LIMIT).run().map(|_| "")
     })?;
 
-    let results = if quick { state.folder().join("results") } else { checkout::path(RESULTS) };
+    let results = if keep { checkout::path(RESULTS) } else { state.folder().join("results") };
     let mut loadtest = Command::new(program(&executables, "loadtest")?);
-    loadtest.arg(what).args(quick.then_some("--quick"));
+    loadtest.arg(what).args(quick.then_some("--quick")).args(arguments);
     for (flag, name) in [("--postgres-pid", Name::Postgres), ("--valkey-pid", Name::Valkey)] {
         let entry = system.state.registry().running(name.as_str());
         let entry = entry.with_context(|| format!("{} does not run", name.as_str()))?;

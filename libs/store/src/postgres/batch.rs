@@ -5,6 +5,7 @@
 //! second time finds its id and changes nothing.
 
 use std::collections::{BTreeSet, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use flagmeter_core::event::UsageEvent;
@@ -15,6 +16,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
+use super::event_ids::Expected;
 use super::{billing, dead_letters, event_ids, events, rollups, usage};
 use crate::{PgPool, StoreError};
 
@@ -63,10 +65,12 @@ impl Row<'_> {
     }
 }
 
-/// Counts entries. Remembers which days have a partition.
+/// Counts entries. Remembers which days have a partition, and whether clients repeat themselves.
 pub struct Counter {
     pool: PgPool,
     days: Mutex<Days>,
+    /// Whether the last batch brought an id that was counted before: then the next may, too.
+    repeats: AtomicBool,
 }
 
 /// The days that have a partition.
@@ -81,8 +85,8 @@ struct Days {
 /// How to go about events that PostgreSQL refuses.
 #[derive(Clone, Copy)]
 enum Attempt {
-    /// All events at once; any fault fails all.
-    Whole,
+    /// All events at once; any fault fails all, also an id that was counted before if none was expected.
+    Whole(Expected),
     /// Inside savepoints, halving what fails until the bad events are alone.
     Isolating,
 }
@@ -91,7 +95,7 @@ impl Counter {
     /// A counter over `pool`.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
-        Self { pool, days: Mutex::default() }
+        Self { pool, days: Mutex::default(), repeats: AtomicBool::default() }
     }
 
     /// Makes the partitions for `day` and the one after it, ahead of time.
@@ -122,7 +126,12 @@ impl Counter {
             ids: event_ids::days(events().filter_map(UsageEvent::counts_once_as)),
         })
         .await?;
-        match self.attempt(entries, Attempt::Whole).await {
+        let mut outcome = self.attempt(entries, Attempt::Whole(self.expected())).await;
+        if outcome.as_ref().is_err_and(StoreError::is_duplicate_key) {
+            self.repeats.store(true, Ordering::Relaxed);
+            outcome = self.attempt(entries, Attempt::Whole(Expected::Repeats)).await;
+        }
+        match outcome {
             Err(error) if error.is_missing_partition() => {
                 // Somebody dropped it. The next call makes it again.
                 *self.known() = Days::default();
@@ -153,17 +162,27 @@ impl Counter {
         dead_letters::add(&mut tx, &homeless, "tenant_deleted").await?;
         applied.dead_lettered += homeless.len() as u64;
 
-        let event_ids::Claimed { rows, repeated, conflicting } = event_ids::claim(&mut tx, rows).await?;
+        let expected = match attempt {
+            Attempt::Whole(expected) => expected,
+            Attempt::Isolating => Expected::Repeats,
+        };
+        let event_ids::Claimed { rows, repeated, conflicting } =
+            event_ids::claim(&mut tx, rows, expected).await?;
         (applied.repeated, applied.conflicting) = (repeated, conflicting);
 
         let refused = match attempt {
-            Attempt::Whole => count(&mut tx, &settings, &rows).await.map(|()| 0)?,
+            Attempt::Whole(_) => count(&mut tx, &settings, &rows).await.map(|()| 0)?,
             Attempt::Isolating => isolate(&mut tx, &settings, &rows).await?,
         };
         applied.dead_lettered += refused;
         applied.counted = rows.len() as u64 - refused;
         tx.commit().await.map_err(&failed)?;
+        self.repeats.store(repeated > 0, Ordering::Relaxed);
         Ok(applied)
+    }
+
+    fn expected(&self) -> Expected {
+        if self.repeats.load(Ordering::Relaxed) { Expected::Repeats } else { Expected::New }
     }
 
     async fn ensure(&self, wanted: Days) -> Result<(), StoreError> {

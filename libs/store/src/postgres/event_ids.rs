@@ -1,6 +1,6 @@
 //! The ledger of ids that clients gave their events: an id counts once a tenant.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use flagmeter_core::event::EventId;
 use jiff::civil::Date;
@@ -9,6 +9,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::batch::{Row, day_of};
+use super::copy::{Copy, instant};
 use crate::{PgPool, StoreError};
 
 /// What the ledger made of a batch's rows.
@@ -35,22 +36,94 @@ pub(super) async fn ensure_partition(pool: &PgPool, day: Date) -> Result<(), Sto
         .map_err(StoreError::postgres("make a partition of event_ids"))
 }
 
+/// What a batch's ids are taken for until the ledger has spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expected {
+    /// None was counted before. They are copied, which is several times as fast; one that was counted fails
+    /// the transaction.
+    New,
+    /// Some were.
+    Repeats,
+}
+
+/// A key of the ledger, and the place of the row that brings it.
+struct Claim<'a> {
+    key: (Uuid, &'a str),
+    place: usize,
+}
+
 /// Claims the ids of `rows`. Of two rows with one id the first counts; rows without an id always do.
-pub(super) async fn claim<'a>(tx: &mut PgConnection, rows: Vec<Row<'a>>) -> Result<Claimed<'a>, StoreError> {
-    // The first row of each key, in the order of the keys: two workers never wait for each other in a circle.
-    let mut firsts = BTreeMap::new();
-    for row in &rows {
-        if let Some(id) = row.event.counts_once_as() {
-            firsts.entry((id.ledger_key(), row.event.tenant.as_str())).or_insert(row);
-        }
-    }
-    if firsts.is_empty() {
+///
+/// # Errors
+///
+/// Of [`StoreError::is_duplicate_key`] if an id was counted before and none was [`Expected`] to be.
+pub(super) async fn claim<'a>(
+    tx: &mut PgConnection,
+    rows: Vec<Row<'a>>,
+    expected: Expected,
+) -> Result<Claimed<'a>, StoreError> {
+    let mut claims: Vec<Claim<'_>> =
+        rows.iter().enumerate().filter_map(|(place, row)| Some(Claim { key: key(row)?, place })).collect();
+    if claims.is_empty() {
         return Ok(Claimed { rows, repeated: 0, conflicting: 0 });
     }
-    let ids: Vec<Uuid> = firsts.keys().map(|(id, _)| *id).collect();
-    let tenants: Vec<String> = firsts.keys().map(|(_, tenant)| (*tenant).to_owned()).collect();
-    let received: Vec<_> = firsts.values().map(|row| row.received_at.to_sqlx()).collect();
-    let contents: Vec<i32> = firsts.values().map(|row| row.content()).collect();
+    // In the order of the keys, so that two workers never wait for each other in a circle.
+    claims.sort_unstable_by_key(|claim| (claim.key, claim.place));
+    let mut counts = vec![true; rows.len()];
+    claims.dedup_by(|later, first| {
+        let repeats = later.key == first.key;
+        counts[later.place] &= !repeats;
+        repeats
+    });
+    match expected {
+        Expected::New => copy(tx, &claims, &rows).await?,
+        Expected::Repeats => {
+            let claimed = insert(tx, &claims, &rows).await?;
+            for Claim { key: (id, tenant), place } in &claims {
+                counts[*place] = claimed.contains(&(*id, (*tenant).to_owned()));
+            }
+        }
+    }
+    drop(claims);
+    let mut counts = counts.into_iter();
+    let (counting, repeats): (Vec<_>, Vec<_>) = rows.into_iter().partition(|_| counts.next() == Some(true));
+    let repeated = repeats.len() as u64;
+    let conflicting = record_conflicts(tx, &repeats).await?;
+    Ok(Claimed { rows: counting, repeated, conflicting })
+}
+
+/// Where the ledger keeps a row's id; `None` if it has none.
+fn key<'a>(row: &Row<'a>) -> Option<(Uuid, &'a str)> {
+    Some((row.event.counts_once_as()?.ledger_key(), row.event.tenant.as_str()))
+}
+
+/// Adds ids that are new.
+async fn copy(tx: &mut PgConnection, claims: &[Claim<'_>], rows: &[Row<'_>]) -> Result<(), StoreError> {
+    let mut copy = Copy::begin(
+        tx,
+        "COPY event_ids (id, tenant, received_at, content) FROM STDIN (FORMAT binary)",
+        "add the clients' event ids",
+    )
+    .await?;
+    for Claim { key: (id, tenant), place } in claims {
+        let row = &rows[*place];
+        copy.row([id.as_bytes(), tenant.as_bytes(), &instant(row.received_at), &row.content().to_be_bytes()])
+            .await?;
+    }
+    copy.finish().await
+}
+
+/// Adds those ids that are new; answers which those are. An insert waits for another transaction that holds
+/// the same key.
+async fn insert(
+    tx: &mut PgConnection,
+    claims: &[Claim<'_>],
+    rows: &[Row<'_>],
+) -> Result<HashSet<(Uuid, String)>, StoreError> {
+    let ids: Vec<Uuid> = claims.iter().map(|claim| claim.key.0).collect();
+    let tenants: Vec<String> = claims.iter().map(|claim| claim.key.1.to_owned()).collect();
+    let received: Vec<_> = claims.iter().map(|claim| rows[claim.place].received_at.to_sqlx()).collect();
+    let contents: Vec<i32> = claims.iter().map(|claim| rows[claim.place].content()).collect();
     let claimed = sqlx::query!(
         "INSERT INTO event_ids (id, tenant, received_at, content)
          SELECT id, tenant, received_at, content
@@ -64,26 +137,16 @@ pub(super) async fn claim<'a>(tx: &mut PgConnection, rows: Vec<Row<'a>>) -> Resu
         &received as &[jiff_sqlx::Timestamp],
         &contents,
     )
-    .fetch_all(&mut *tx)
+    .fetch_all(tx)
     .await
     .map_err(StoreError::postgres("claim the clients' event ids"))?;
-    let mut claimed: HashSet<(Uuid, String)> = claimed.into_iter().map(|row| (row.id, row.tenant)).collect();
-    let (counting, repeats): (Vec<_>, Vec<_>) =
-        rows.into_iter().partition(|row| match row.event.counts_once_as() {
-            None => true,
-            // `remove` is true once a key, for the first row that brings it.
-            Some(id) => claimed.remove(&(id.ledger_key(), row.event.tenant.to_string())),
-        });
-    let repeated = repeats.len() as u64;
-    let conflicting = record_conflicts(tx, &repeats).await?;
-    Ok(Claimed { rows: counting, repeated, conflicting })
+    Ok(claimed.into_iter().map(|row| (row.id, row.tenant)).collect())
 }
 
 /// Keeps the first of the repeats that say something else than what was counted under their id; answers
 /// how many there are.
 async fn record_conflicts(tx: &mut PgConnection, repeats: &[Row<'_>]) -> Result<u64, StoreError> {
-    let key =
-        |row: &Row<'_>| row.event.counts_once_as().map(|id| (id.ledger_key(), row.event.tenant.to_string()));
+    let key = |row: &Row<'_>| key(row).map(|(id, tenant)| (id, tenant.to_owned()));
     let (ids, tenants): (Vec<Uuid>, Vec<String>) = repeats.iter().filter_map(key).unzip();
     if ids.is_empty() {
         return Ok(0);

@@ -9,6 +9,7 @@ use crate::{MIGRATOR, PgPool, StoreError};
 pub mod audit;
 pub mod batch;
 mod billing;
+mod copy;
 pub mod dead_letters;
 pub mod directory;
 mod event_ids;

@@ -203,6 +203,27 @@ async fn of_two_events_with_one_id_the_first_counts_and_what_the_other_said_is_k
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn one_repeat_among_thousands_of_new_ids_is_found_and_the_others_count(pool: PgPool) {
+    add_tenant(&pool, "acme").await;
+    let counter = Counter::new(pool.clone());
+    let named = |numbers: std::ops::Range<usize>, batch: u128| {
+        let mut entry = entry(batch, []);
+        entry.batch.events =
+            numbers.map(|number| with_id(event("acme", 1), &format!("order-{number}"))).collect();
+        entry
+    };
+    counter.apply(&[named(0..1, 1)]).await.unwrap();
+    // Copied as new, found out, done again with care; and the next are as new as they seem.
+    let applied = counter.apply(&[named(0..3_000, 2)]).await.unwrap();
+    assert_eq!(applied, Applied { counted: 2_999, repeated: 1, ..Applied::default() });
+    for (numbers, batch) in [(3_000..6_000, 3), (6_000..9_000, 4)] {
+        let applied = counter.apply(&[named(numbers, batch)]).await.unwrap();
+        assert_eq!(applied, Applied { counted: 3_000, ..Applied::default() });
+    }
+    assert_eq!(book(&pool, "acme").await.event_tokens, 9_000);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_event_that_is_taken_back_twice_is_taken_back_once(pool: PgPool) {
     add_tenant(&pool, "acme").await;
     let counter = Counter::new(pool.clone());
