@@ -57,7 +57,7 @@ impl Bodies {
                 return ApiError::BodyTooLarge(MAX_BODY_BYTES);
             }
             // The client hung up; nobody reads this answer.
-            ApiError::RequestTimeout(crate::REQUEST_TIMEOUT.as_secs())
+            ApiError::RequestTimeout(crate::service::REQUEST_TIMEOUT.as_secs())
         })?;
         Ok(Body { bytes, _share: share })
     }

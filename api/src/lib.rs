@@ -1,6 +1,6 @@
 //! The api: takes events in, answers usage, shows the dashboard.
 //!
-//! - [`router`] is the HTTP API; its handlers are in `routes`, a module for each group.
+//! - [`service`] is the HTTP API; its handlers are in `routes`, a module for each group.
 //! - [`batcher`] takes events to the queue; PostgreSQL is not on the path of a POST.
 //! - [`directory`] and [`usage`] are what the api knows of PostgreSQL, kept true in the background.
 //! - [`error`] has the one shape of every refusal.
@@ -18,18 +18,12 @@ pub mod metrics;
 mod page;
 mod routes;
 mod serve;
+pub mod service;
 pub mod state;
 pub mod usage;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use axum::Router;
-use axum::extract::{MatchedPath, Request, State};
-use axum::http::HeaderValue;
-use axum::http::header::{CONNECTION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
-use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
 use flagmeter_runtime::admin::{self, Readiness};
 use flagmeter_runtime::clock::Clock;
 use flagmeter_store::queue::{Durability, EventQueue};
@@ -41,16 +35,12 @@ use crate::batcher::Batcher;
 use crate::body::Bodies;
 use crate::config::Config;
 use crate::directory::{Directory, Source};
-use crate::error::{ApiError, Refused};
 use crate::features::Features;
 use crate::gate::Gate;
 use crate::metrics::Metrics;
+use crate::service::Service;
 use crate::state::AppState;
 use crate::usage::Usage;
-
-/// How long a request may take to arrive and be answered. A flush that goes wrong is given up
-/// well before.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Connections to PostgreSQL: one listens, one reads the usage, one looks for events, two add up past usage.
 /// Those that nobody needs are not made.
@@ -80,50 +70,6 @@ pub enum Error {
     /// The API's port cannot be opened.
     #[error("failed to serve the API")]
     Serve(#[source] std::io::Error),
-}
-
-/// The HTTP API.
-pub fn router(state: AppState) -> Router {
-    let state = Arc::new(state);
-    let plain = Router::new()
-        .merge(routes::events::router())
-        .merge(routes::event::router())
-        .merge(routes::usage::router())
-        .merge(routes::dashboard::router())
-        .layer(middleware::from_fn(time_limit));
-    plain
-        // A stream has no end, and so no time limit.
-        .merge(routes::live::router())
-        .fallback(async || ApiError::NotFound)
-        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
-        .layer(middleware::from_fn_with_state(Arc::clone(&state), around))
-        .with_state(state)
-}
-
-/// Ends a request that takes too long.
-async fn time_limit(request: Request, next: Next) -> Response {
-    let answer = tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await;
-    answer.unwrap_or_else(|_| ApiError::RequestTimeout(REQUEST_TIMEOUT.as_secs()).into_response())
-}
-
-/// What happens around every request: its time is taken, refusals are counted, and while the api is
-/// stopping each answer closes its connection, so that the next request goes elsewhere.
-async fn around(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
-    let start = Instant::now();
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let mut response = next.run(request).await;
-    let route = route.as_ref().map_or("none", MatchedPath::as_str);
-    state.metrics.answered(route, response.status().as_str(), start.elapsed());
-    if let Some(Refused(code)) = response.extensions().get() {
-        state.metrics.refused(*code);
-    }
-    let headers = response.headers_mut();
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    if state.draining.is_cancelled() {
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
 }
 
 /// Runs the api until `shutdown`, then goes on serving for the drain time, then answers what is
@@ -181,7 +127,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let closed = CancellationToken::new();
     let admin = admin::serve(config.admin_listen, registry, readiness.clone(), closed.clone());
     let served = async {
-        serve::serve(listener, router(state), serve::Limits::default(), drained).await;
+        let service = Service::new(state);
+        let answer = move |request| {
+            let service = service.clone();
+            async move { service.answer(request).await }
+        };
+        serve::serve(listener, answer, serve::Limits::default(), drained).await;
         closed.cancel();
         Ok(())
     };

@@ -5,3 +5,93 @@ pub(crate) mod event;
 pub(crate) mod events;
 pub(crate) mod live;
 pub(crate) mod usage;
+
+/// A route by its path, whatever the method: a label of the metrics, and what its time limit hangs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Route {
+    Events,
+    Event,
+    Usage,
+    Series,
+    Periods,
+    Dashboard,
+    /// What the page is made of.
+    Asset,
+    Live,
+    /// There is no such path.
+    None,
+}
+
+impl Route {
+    /// Every route, in the order of their numbers.
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Events,
+        Self::Event,
+        Self::Usage,
+        Self::Series,
+        Self::Periods,
+        Self::Dashboard,
+        Self::Asset,
+        Self::Live,
+        Self::None,
+    ];
+
+    /// The path with its parameters in braces, as the router has it.
+    pub(crate) const fn path(self) -> &'static str {
+        match self {
+            Self::Events => "/events",
+            Self::Event => "/events/{tenant}/{*id}",
+            Self::Usage => "/usage/{tenant}",
+            Self::Series => "/usage/{tenant}/series",
+            Self::Periods => "/usage/{tenant}/periods",
+            Self::Dashboard => "/",
+            Self::Asset => "/static/{file}",
+            Self::Live => "/live",
+            Self::None => "none",
+        }
+    }
+
+    /// The route of a request's path. The router knows it too, but says it only to what is built into it, and
+    /// such layers cost each request more than all of this.
+    pub(crate) fn of(path: &str) -> Self {
+        let mut parts = path.strip_prefix('/').unwrap_or(path).split('/');
+        match (parts.next(), parts.next(), parts.next(), parts.next()) {
+            (Some("events"), None, ..) => Self::Events,
+            // An id may have any characters, `/` among them.
+            (Some("events"), Some(_), Some(_), _) => Self::Event,
+            (Some("usage"), Some(_), None, _) => Self::Usage,
+            (Some("usage"), Some(_), Some("series"), None) => Self::Series,
+            (Some("usage"), Some(_), Some("periods"), None) => Self::Periods,
+            (Some(""), None, ..) => Self::Dashboard,
+            (Some("static"), Some(_), None, _) => Self::Asset,
+            (Some("live"), None, ..) => Self::Live,
+            _ => Self::None,
+        }
+    }
+
+    /// Whether its answers end. A stream does not, and so has no time limit.
+    pub(crate) const fn ends(self) -> bool {
+        !matches!(self, Self::Live)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_of_the_route_that_the_router_gives_it_to() {
+        for (number, route) in Route::ALL.into_iter().enumerate() {
+            assert_eq!(route as usize, number, "{route:?}");
+            if route != Route::None {
+                assert_eq!(Route::of(route.path()), route);
+            }
+        }
+        for path in
+            ["/event", "/events/acme", "/usage", "/usage/acme/else", "/usage/acme/series/x", "/live/acme"]
+        {
+            assert_eq!(Route::of(path), Route::None, "{path}");
+        }
+        assert_eq!(Route::of("/events/acme/a/b"), Route::Event);
+    }
+}

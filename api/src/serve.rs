@@ -1,14 +1,18 @@
 //! The API's port: how many connections, how long each may be silent, and how they end.
 
+use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::http::Request;
+use axum::response::Response;
+use futures::FutureExt as _;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
@@ -40,13 +44,15 @@ const FINISH: Duration = Duration::from_secs(10);
 /// The wait after a connection could not be accepted: file descriptors may have run out.
 const AFTER_FAILURE: Duration = Duration::from_millis(100);
 
-/// Serves `router` on `listener` until `drained`, then finishes the requests that are under way.
-pub(crate) async fn serve(
+/// Serves `answer` on `listener` until `drained`, then finishes the requests that are under way.
+pub(crate) async fn serve<Answer>(
     listener: TcpListener,
-    router: Router,
+    answer: impl Fn(Request<Incoming>) -> Answer + Clone + Send + 'static,
     limits: Limits,
     drained: impl Future<Output = ()>,
-) {
+) where
+    Answer: Future<Output = Response> + Send + 'static,
+{
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(limits.head)
@@ -74,9 +80,9 @@ pub(crate) async fn serve(
         };
         // An answer is one small packet; waiting to fill it would only delay it.
         let _ = stream.set_nodelay(true);
-        let connection =
-            http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
-        let connection = connections.watch(connection);
+        let answer = answer.clone();
+        let service = service_fn(move |request| answer(request).map(Ok::<_, Infallible>));
+        let connection = connections.watch(http.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection ended badly");
@@ -94,7 +100,7 @@ pub(crate) async fn serve(
 mod tests {
     use std::net::SocketAddr;
 
-    use axum::routing::get;
+    use axum::response::IntoResponse as _;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpStream;
     use tokio::sync::oneshot;
@@ -107,10 +113,10 @@ mod tests {
     async fn start(limits: Limits) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let router = Router::new().route("/", get(async || "hello"));
+        let answer = |_| async { "hello".into_response() };
         let (stop, stopped) = oneshot::channel::<()>();
         let drained = async { stopped.await.unwrap_or_default() };
-        (address, stop, tokio::spawn(serve(listener, router, limits, drained)))
+        (address, stop, tokio::spawn(serve(listener, answer, limits, drained)))
     }
 
     /// What the server sends until it closes the connection.

@@ -14,13 +14,14 @@ use serde::Serialize;
 
 use crate::error::ApiError;
 use crate::page::Page;
+use crate::routes::Route;
 use crate::state::AppState;
 use crate::usage::Snapshot;
 
 pub(crate) fn router() -> Router<Arc<AppState>> {
     let file = |media_type, text| ([(CONTENT_TYPE, media_type), (CACHE_CONTROL, "max-age=300")], text);
     Router::new()
-        .route("/", get(dashboard))
+        .route(Route::Dashboard.path(), get(dashboard))
         .route(
             "/static/style.css",
             get(async move || file("text/css", include_str!("../../static/style.css"))),

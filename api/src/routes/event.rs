@@ -15,10 +15,11 @@ use serde::Serialize;
 
 use super::events::one;
 use crate::error::ApiError;
+use crate::routes::Route;
 use crate::state::AppState;
 
 pub(crate) fn router() -> Router<Arc<AppState>> {
-    Router::new().route("/events/{tenant}/{*id}", get(find).delete(take_back))
+    Router::new().route(Route::Event.path(), get(find).delete(take_back))
 }
 
 /// What is known of an event. Instants are RFC 3339 in UTC.

@@ -18,6 +18,7 @@ use serde::Serialize;
 
 use crate::directory::NotKnownYet;
 use crate::error::ApiError;
+use crate::routes::Route;
 use crate::state::AppState;
 
 /// Events in one request at most.
@@ -36,7 +37,7 @@ const LENIENT: &str = "handling=lenient";
 const MAX_KEY_BYTES: usize = 120;
 
 pub(crate) fn router() -> Router<Arc<AppState>> {
-    Router::new().route("/events", post(ingest))
+    Router::new().route(Route::Events.path(), post(ingest))
 }
 
 /// What a client is told of a single event that will count.

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::directory::Directory;
 use crate::error::ApiError;
+use crate::routes::Route;
 use crate::routes::dashboard::Row;
 use crate::state::AppState;
 
@@ -29,7 +30,7 @@ const PACE: Duration = Duration::from_millis(500);
 
 pub(crate) fn router() -> Router<Arc<AppState>> {
     let places = Arc::new(Semaphore::new(MAX_STREAMS));
-    Router::new().route("/live", get(async move |state: State<Arc<AppState>>| live(state, places)))
+    Router::new().route(Route::Live.path(), get(async move |state: State<Arc<AppState>>| live(state, places)))
 }
 
 /// One page's stream.

@@ -19,14 +19,15 @@ use serde::Serialize;
 
 use self::turns::Turns;
 use crate::error::ApiError;
+use crate::routes::Route;
 use crate::state::AppState;
 
 pub(crate) fn router() -> Router<Arc<AppState>> {
     Router::new()
-        .route("/usage/{tenant}/series", get(series::series))
-        .route("/usage/{tenant}/periods", get(periods::periods))
+        .route(Route::Series.path(), get(series::series))
+        .route(Route::Periods.path(), get(periods::periods))
         .layer(Extension(Turns::new()))
-        .route("/usage/{tenant}", get(usage))
+        .route(Route::Usage.path(), get(usage))
 }
 
 /// The answer. Instants are RFC 3339 in UTC.

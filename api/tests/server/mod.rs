@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use flagmeter_api::batcher::Batcher;
@@ -12,6 +11,7 @@ use flagmeter_api::directory::{Directory, Source};
 use flagmeter_api::features::Features;
 use flagmeter_api::gate::Gate;
 use flagmeter_api::metrics::Metrics;
+use flagmeter_api::service::Service;
 use flagmeter_api::state::AppState;
 use flagmeter_api::usage::Usage;
 use flagmeter_runtime::clock::Clock;
@@ -19,7 +19,6 @@ use flagmeter_store::queue::EventQueue;
 use flagmeter_store::{PgPool, testing};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt as _;
 
 /// What time it is.
 pub(crate) const NOW: &str = testing::NOON;
@@ -34,7 +33,7 @@ pub(crate) const MAX_QUEUED: u64 = 2_500;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) struct Server {
-    router: Router,
+    service: Service,
     pub(crate) queue: Arc<EventQueue>,
 }
 
@@ -110,7 +109,7 @@ impl Server {
             )
         });
         durability.await.unwrap();
-        Self { router: flagmeter_api::router(state), queue }
+        Self { service: Service::new(state), queue }
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -156,7 +155,7 @@ impl Server {
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {
-        let response = self.router.clone().oneshot(request).await.unwrap();
+        let response = self.service.answer(request).await;
         let (parts, body) = response.into_parts();
         let body = String::from_utf8(to_bytes(body, usize::MAX).await.unwrap().into()).unwrap();
         let json = serde_json::from_str(&body).unwrap_or(Value::Null);

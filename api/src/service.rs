@@ -1,0 +1,77 @@
+//! The HTTP API, and what happens around every request.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::{Bytes, HttpBody};
+use axum::http::header::{CONNECTION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderValue, Request};
+use axum::response::{IntoResponse, Response};
+use tower::Service as _;
+
+use crate::error::{ApiError, Refused};
+use crate::routes::{self, Route};
+use crate::state::AppState;
+
+/// How long a request may take to arrive and be answered. A flush that goes wrong is given up
+/// well before.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The HTTP API. Clones share everything.
+///
+/// The router has no layers: each of them would box every request anew, and three of them were an eighth of the
+/// api's CPU.
+#[derive(Clone)]
+pub struct Service {
+    router: Router,
+    state: Arc<AppState>,
+}
+
+impl Service {
+    /// The API over `state`.
+    #[must_use]
+    pub fn new(state: AppState) -> Self {
+        let state = Arc::new(state);
+        let router = Router::new()
+            .merge(routes::events::router())
+            .merge(routes::event::router())
+            .merge(routes::usage::router())
+            .merge(routes::dashboard::router())
+            .merge(routes::live::router())
+            .fallback(async || ApiError::NotFound)
+            .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+            .with_state(Arc::clone(&state));
+        Self { router, state }
+    }
+
+    /// Answers a request.
+    ///
+    /// Its time is limited and taken, refusals are counted, and while the api is stopping each answer closes its
+    /// connection, so that the next request goes elsewhere.
+    pub async fn answer<Body>(&self, request: Request<Body>) -> Response
+    where
+        Body: HttpBody<Data = Bytes, Error: Into<axum::BoxError>> + Send + 'static,
+    {
+        let start = Instant::now();
+        let route = Route::of(request.uri().path());
+        let Ok(mut response) = if route.ends() {
+            let answered = tokio::time::timeout(REQUEST_TIMEOUT, self.router.clone().call(request)).await;
+            answered
+                .unwrap_or_else(|_| Ok(ApiError::RequestTimeout(REQUEST_TIMEOUT.as_secs()).into_response()))
+        } else {
+            self.router.clone().call(request).await
+        };
+        self.state.metrics.answered(route, response.status(), start.elapsed());
+        if let Some(Refused(code)) = response.extensions().get() {
+            self.state.metrics.refused(*code);
+        }
+        let headers = response.headers_mut();
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+        if self.state.draining.is_cancelled() {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
