@@ -6,6 +6,7 @@
 //! - [`window`] cuts a range of time for a series.
 //! - [`retention`] says how long what is kept.
 //! - [`quota`] says how much of a quota is used.
+//! - [`scaling`] says how many workers there should be.
 //! - [`problem`] has the codes of refused requests.
 
 pub mod event;
@@ -16,4 +17,5 @@ pub mod problem;
 pub mod quota;
 pub mod retention;
 pub mod rollup;
+pub mod scaling;
 pub mod window;

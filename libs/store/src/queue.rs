@@ -3,6 +3,8 @@
 //! An entry leaves the stream only by [`EventQueue::confirm`], after PostgreSQL has committed it.
 //! Nothing trims the stream, so its length is what is not yet counted.
 
+mod scaling;
+
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -16,6 +18,7 @@ use redis::streams::{
 };
 use redis::{AsyncCommands, AsyncConnectionConfig, Client, FromRedisValue};
 
+pub use self::scaling::Scaling;
 use crate::StoreError;
 
 /// The stream of packed entries. The version is the key's: entries carry their own.

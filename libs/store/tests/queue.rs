@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use flagmeter_core::scaling::sample::{Queue, Work};
 use flagmeter_store::queue::{Durability, EventQueue, Heartbeat, RawEntry};
 use flagmeter_store::testing;
 
@@ -107,4 +108,60 @@ async fn a_worker_is_heard_and_tenants_are_kept() {
     assert_eq!(queue.kept_tenants().await.unwrap(), None);
     queue.keep_tenants(b"known").await.unwrap();
     assert_eq!(queue.kept_tenants().await.unwrap().as_deref(), Some(b"known".as_slice()));
+}
+
+#[tokio::test]
+async fn a_sample_has_all_numbers_of_one_instant_and_they_agree() {
+    let queue = testing::queue().unwrap();
+    // Nobody has written, and no worker has ever been there.
+    assert_eq!(queue.sample().await.unwrap(), Queue { lag: None, ..Queue::default() });
+    queue.push(b"before", 3).await.unwrap();
+    let sample = queue.sample().await.unwrap();
+    assert_eq!((sample.pushed, sample.entries, sample.pending, sample.lag), (3, 1, 0, None));
+    queue.create_group().await.unwrap();
+    for _ in 0..4 {
+        queue.push(b"more", 10).await.unwrap();
+    }
+    // Through delivery, confirmation in any order, new entries and a claim, nothing contradicts itself.
+    let numbers = async |pushed, left, entries, pending| {
+        let sample = queue.sample().await.unwrap();
+        assert_eq!(
+            (sample.pushed, sample.left, sample.entries, sample.pending),
+            (pushed, left, entries, pending)
+        );
+        assert_eq!(sample.checked(), Ok(()), "{sample:?}");
+        assert!((0.0..60.0).contains(&sample.oldest_wait_seconds), "{sample:?}");
+        sample
+    };
+    numbers(43, 0, 5, 0).await;
+    let read = queue.read("a", 3, SOON).await.unwrap();
+    numbers(43, 0, 5, 3).await;
+    queue.confirm(&[(&read[2].entry_id, 10), (&read[0].entry_id, 3)]).await.unwrap();
+    numbers(43, 13, 3, 1).await;
+    queue.push(b"new", 1).await.unwrap();
+    queue.read("b", 10, SOON).await.unwrap();
+    numbers(44, 13, 4, 4).await;
+    let claimed = queue.claim("b", Duration::ZERO, 10).await.unwrap();
+    assert_eq!(claimed.len(), 4);
+    let all: Vec<_> = claimed.iter().map(|entry| (entry.entry_id.as_str(), 10)).collect();
+    queue.confirm(&all).await.unwrap();
+    let work = Heartbeat { processed: 44, busy_seconds: 0.25 };
+    queue.heartbeat("b", work).await.unwrap();
+    let sample = numbers(44, 44, 0, 0).await;
+    assert_eq!(sample.entries_added, 6);
+    assert_eq!(sample.workers, [("b".to_owned(), Work { processed: 44, busy_seconds: 0.25 })].into());
+}
+
+#[tokio::test]
+async fn of_scaling_decisions_the_newest_are_kept() {
+    let queue = testing::queue().unwrap();
+    assert_eq!(queue.scaling(10).await.unwrap(), flagmeter_store::queue::Scaling::default());
+    for record in ["1", "2", "3", "4"] {
+        queue.keep_scaling("policy", &format!("state {record}"), record, 3).await.unwrap();
+    }
+    let kept = queue.scaling(10).await.unwrap();
+    assert_eq!((kept.policy.as_deref(), kept.state.as_deref()), (Some("policy"), Some("state 4")));
+    assert_eq!(kept.records, ["4", "3", "2"]);
+    assert_eq!(queue.scaling(1).await.unwrap().records, ["4"]);
+    assert!(queue.scaling(0).await.unwrap().records.is_empty());
 }

@@ -1,0 +1,479 @@
+//! What earlier samples taught, and what was decided then.
+
+use std::collections::VecDeque;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::decision::{Bound, Decision, Estimate, Gain, Reason};
+use super::limits::{Limits, after};
+use super::sample::{Done, Doubt, Fleet, Queue, Sample};
+
+/// The interval for which the weights below are meant. Samples further apart weigh more, closer ones less.
+const USUAL_INTERVAL: f64 = 5.0;
+
+/// How much of a higher, and of a lower arrival rate is believed at once: a rise is taken seriously.
+const WEIGHT_UPWARDS: f64 = 0.5;
+const WEIGHT_DOWNWARDS: f64 = 0.1;
+
+/// How much of a new measurement of a worker's speed is believed at once.
+const WEIGHT_OF_WORK: f64 = 0.3;
+
+/// One measurement says at most that a worker is so many times as slow, or as fast, as was known: a batch
+/// that stood still while PostgreSQL was away says little of the next.
+const MOST_AT_ONCE: f64 = 4.0;
+
+/// Workers that together were busy for less have not shown anything.
+const LEAST_BUSY_SECONDS: f64 = 0.02;
+
+/// A share of the time in which workers that are busy show what they can: those that idle work in small
+/// batches, whose events cost more than they would have to.
+const BUSY: f64 = 0.5;
+
+/// Workers say what they did every 5 seconds. Looking more often tells nothing.
+const WORK_SECONDS: f64 = 4.0;
+
+/// Samples after which the counters' differences mean something.
+const ENOUGH_SAMPLES: u32 = 3;
+
+/// A sample that is older says nothing of the present.
+const TOO_OLD_SECONDS: f64 = 60.0;
+
+/// Over how long a throughput is taken, in seconds.
+const THROUGHPUT_SECONDS: f64 = 30.0;
+
+/// What an added worker must bring at least, as a part of what each of those before it did.
+const LEAST_GAIN: f64 = 0.15;
+
+/// The most that is remembered: a window of an hour at a sample a second.
+const MOST_REMEMBERED: usize = 3_700;
+
+/// What the samples so far taught. A new one knows nothing, and says so by holding.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    last: Option<(Timestamp, Queue)>,
+    /// What the workers had done, and when: as far back as they need to say so.
+    work: Option<(Timestamp, Queue)>,
+    arrival_rate: Option<f64>,
+    /// Busy seconds that an event costs.
+    cost: Option<f64>,
+    samples: u32,
+    trusted_since: Option<Timestamp>,
+    failures: u32,
+    wanted: VecDeque<(Timestamp, u32)>,
+    /// Events that had left, and those that waited.
+    progress: VecDeque<(Timestamp, u64, u64)>,
+    shrunk_at: Option<Timestamp>,
+    arrived_at: Option<Timestamp>,
+    expected: Option<u32>,
+    paused_until: Option<Timestamp>,
+    growth: Option<Growth>,
+    brake: Option<Brake>,
+}
+
+/// Workers that were added and are not judged yet, and what they came to.
+#[derive(Debug, Clone, Copy)]
+struct Growth {
+    from: u32,
+    to: u32,
+    /// Events a second that those before did.
+    before: f64,
+    /// Since when all of them have been ready, and how many events waited then.
+    ready: Option<(Timestamp, u64)>,
+}
+
+/// More than so many made nothing faster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Brake {
+    most: u32,
+    until: Timestamp,
+}
+
+/// What outlives the process that decides. Its JSON has the fields' names in camelCase.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Kept {
+    /// When that was.
+    pub at: Timestamp,
+    /// How many events a worker did in a second.
+    service_rate: Option<f64>,
+    /// How many workers there were to be.
+    expected: Option<u32>,
+    paused_until: Option<Timestamp>,
+    brake: Option<Brake>,
+}
+
+impl History {
+    /// What is left of an earlier history at `now`. How fast a worker is does not age; whether a scale is
+    /// somebody else's can be told only if it was looked at just before.
+    #[must_use]
+    pub fn resumed(kept: &Kept, now: Timestamp) -> Self {
+        let fresh = seconds_between(kept.at, now) <= TOO_OLD_SECONDS;
+        Self {
+            cost: kept.service_rate.filter(|rate| rate.is_finite() && *rate > 0.0).map(f64::recip),
+            expected: kept.expected.filter(|_| fresh),
+            paused_until: kept.paused_until,
+            brake: kept.brake,
+            ..Self::default()
+        }
+    }
+
+    /// What the next process should know.
+    #[must_use]
+    pub fn kept(&self, at: Timestamp) -> Kept {
+        Kept {
+            at,
+            service_rate: self.cost.map(f64::recip),
+            expected: self.expected,
+            paused_until: self.paused_until,
+            brake: self.brake,
+        }
+    }
+
+    /// Whether the number of workers could be written is not known: whatever it is next, it is nobody else's.
+    pub fn forget_expected(&mut self) {
+        self.expected = None;
+    }
+
+    /// How many workers there are to be, as was last decided.
+    #[must_use]
+    pub fn expected(&self) -> Option<u32> {
+        self.expected
+    }
+
+    /// Until when somebody else's scale is left alone.
+    #[must_use]
+    pub fn paused_until(&self) -> Option<Timestamp> {
+        self.paused_until
+    }
+
+    /// How many of the last samples, one after the other, could not be trusted.
+    #[must_use]
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// What `sample` makes of what is known.
+    ///
+    /// # Errors
+    ///
+    /// Why the sample cannot be trusted.
+    pub(super) fn estimate(&self, sample: &Sample, limits: &Limits) -> Result<Estimate, Doubt> {
+        let queue = sample.queue.as_ref().ok_or(Doubt::Unreachable)?;
+        if !(queue.oldest_wait_seconds >= 0.0 && queue.oldest_wait_seconds.is_finite()) {
+            return Err(Doubt::Restarted);
+        }
+        queue.checked().map_err(Doubt::Contradiction)?;
+        let (rate, cost) = match self.before(sample.at) {
+            Some((seconds, earlier)) => {
+                if seconds <= 0.0 {
+                    return Err(Doubt::Restarted);
+                }
+                queue.follows(earlier)?;
+                let rate = self.arrival_rate(per_second(queue.pushed - earlier.pushed, seconds), seconds);
+                (rate, self.cost(sample, queue, limits))
+            }
+            None => (self.arrival_rate.unwrap_or_default(), self.cost),
+        };
+        let work = cost.unwrap_or(limits.prior_rate.recip());
+        let in_hand = f64::from(sample.fleet.ready) / work;
+        let for_arrivals = rate * limits.headroom * work;
+        let for_backlog = (float(queue.backlog()) - in_hand).max(0.0) / limits.drain_seconds * work;
+        let quiet = limits.min == 0 && self.is_quiet(sample, queue);
+        let (wanted, bound) = self.bounded(sample.at, for_arrivals, for_backlog, quiet, limits);
+        Ok(Estimate {
+            arrival_rate: rate,
+            service_rate: work.recip(),
+            measured: cost.is_some(),
+            backlog: queue.backlog(),
+            oldest_wait_seconds: queue.oldest_wait_seconds,
+            for_arrivals,
+            for_backlog,
+            wanted,
+            bound,
+        })
+    }
+
+    /// The sample before, and the seconds since, if it says something of the present.
+    fn before(&self, at: Timestamp) -> Option<(f64, &Queue)> {
+        let (then, queue) = self.last.as_ref()?;
+        let seconds = seconds_between(*then, at);
+        (seconds <= TOO_OLD_SECONDS).then_some((seconds, queue))
+    }
+
+    fn arrival_rate(&self, now: f64, seconds: f64) -> f64 {
+        let Some(before) = self.arrival_rate else { return now };
+        let weight = if now > before { WEIGHT_UPWARDS } else { WEIGHT_DOWNWARDS };
+        before + weight_after(weight, seconds) * (now - before)
+    }
+
+    /// The busy seconds of an event. A costlier one is believed only from workers that are busy, or behind.
+    fn cost(&self, sample: &Sample, queue: &Queue, limits: &Limits) -> Option<f64> {
+        let (then, earlier) = self.work.as_ref()?;
+        let seconds = seconds_between(*then, sample.at);
+        let Done { workers, processed, busy } = queue.work_since(earlier);
+        if seconds < WORK_SECONDS || processed == 0 || busy < LEAST_BUSY_SECONDS {
+            return self.cost;
+        }
+        let measured = busy / float(processed);
+        let behind = float(queue.backlog()) * measured > f64::from(sample.fleet.ready);
+        let shows = behind || busy >= BUSY * seconds * f64::from(workers);
+        let before = self.cost.unwrap_or(limits.prior_rate.recip());
+        if measured > before && !shows {
+            return self.cost;
+        }
+        let Some(before) = self.cost else { return Some(measured) };
+        let measured = measured.clamp(before / MOST_AT_ONCE, before * MOST_AT_ONCE);
+        Some(before + weight_after(WEIGHT_OF_WORK, seconds) * (measured - before))
+    }
+
+    /// Whether nothing arrived since the last sample, and nothing waits.
+    fn is_quiet(&self, sample: &Sample, queue: &Queue) -> bool {
+        let arrives = self.before(sample.at).is_none_or(|(_, earlier)| queue.pushed != earlier.pushed);
+        queue.entries == 0 && queue.backlog() == 0 && !arrives
+    }
+
+    /// When nothing will have arrived for long enough to stop the last worker.
+    pub(super) fn idle_at(&self, limits: &Limits) -> Option<Timestamp> {
+        self.arrived_at.map(|at| after(at, limits.idle_seconds))
+    }
+
+    fn bounded(
+        &self,
+        at: Timestamp,
+        for_arrivals: f64,
+        for_backlog: f64,
+        quiet: bool,
+        limits: &Limits,
+    ) -> (u32, Bound) {
+        if quiet {
+            return (0, Bound::Idle);
+        }
+        let need = whole(for_arrivals + for_backlog);
+        // While anything arrives, or might, one is needed.
+        let least = limits.min.max(1);
+        if let Some(Brake { most, until }) = self.brake.filter(|brake| at < brake.until && need > brake.most)
+            && most < limits.max
+        {
+            return (most.max(least), Bound::NoGain { until });
+        }
+        if need > limits.max {
+            (limits.max, Bound::Maximum)
+        } else if need < least {
+            (least, Bound::Minimum)
+        } else if for_backlog > for_arrivals {
+            (need, Bound::Backlog)
+        } else {
+            (need, Bound::Arrivals)
+        }
+    }
+
+    /// Why even a good sample is no reason for more.
+    pub(super) fn too_little(&self, fleet: &Fleet) -> Option<Doubt> {
+        let samples = self.samples + 1;
+        if samples < ENOUGH_SAMPLES {
+            Some(Doubt::TooFew { samples })
+        } else if fleet.ready == 0 && fleet.replicas > 0 {
+            Some(Doubt::NoneReady)
+        } else {
+            None
+        }
+    }
+
+    /// From when on it is known what the last window needed.
+    pub(super) fn window_is_known_at(&self, limits: &Limits) -> Option<Timestamp> {
+        self.trusted_since.map(|since| after(since, limits.window_seconds))
+    }
+
+    /// The most that was wanted within the last window.
+    pub(super) fn highest_wanted(&self, at: Timestamp, limits: &Limits) -> u32 {
+        let recent = self.wanted.iter().filter(|(then, _)| at < after(*then, limits.window_seconds));
+        recent.map(|(_, wanted)| *wanted).max().unwrap_or_default()
+    }
+
+    /// When the next worker may be stopped.
+    pub(super) fn next_step(&self, limits: &Limits) -> Option<Timestamp> {
+        self.shrunk_at.map(|at| after(at, limits.step_seconds))
+    }
+
+    /// What the workers that were added changed, if that is known by now and is nothing.
+    ///
+    /// Judged a window after all of them were ready: the backlog still grows, and each of them brought less
+    /// than [`LEAST_GAIN`] of what one did before.
+    pub(super) fn no_gain(&self, sample: &Sample, estimate: &Estimate, limits: &Limits) -> Option<Gain> {
+        let growth = self.growth.filter(|growth| growth.to == sample.fleet.replicas)?;
+        let (since, waited) = growth.ready?;
+        if sample.at < after(since, limits.window_seconds) || estimate.backlog <= waited {
+            return None;
+        }
+        let now = self.throughput(sample.at)?;
+        let each = growth.before / f64::from(growth.from.max(1));
+        let least = growth.before + LEAST_GAIN * each * f64::from(growth.to - growth.from);
+        let until = after(sample.at, limits.retry_seconds);
+        (growth.from > 0 && now < least).then_some(Gain {
+            from: growth.from,
+            before: growth.before,
+            now,
+            until,
+        })
+    }
+
+    /// Takes in what was seen and decided. A decision that was not carried out is followed by
+    /// [`History::forget_expected`].
+    pub fn record(&mut self, sample: &Sample, decision: &Decision, limits: &Limits) {
+        match (self.estimate(sample, limits), &sample.queue) {
+            (Ok(estimate), Some(queue)) => self.learn(sample, queue, &estimate, limits),
+            (Err(doubt), queue) => self.distrust(sample, queue.as_ref(), doubt),
+            // A sample without a queue has no estimate.
+            (Ok(_), None) => {}
+        }
+        self.carry_out(sample, decision);
+    }
+
+    fn learn(&mut self, sample: &Sample, queue: &Queue, estimate: &Estimate, limits: &Limits) {
+        let at = sample.at;
+        let before = self.before(at).map(|(_, earlier)| earlier.pushed);
+        if before.is_some() {
+            self.samples = self.samples.saturating_add(1);
+            self.arrival_rate = Some(estimate.arrival_rate);
+        } else {
+            self.samples = 1;
+        }
+        if before != Some(queue.pushed) {
+            self.arrived_at = Some(at);
+        }
+        self.failures = 0;
+        self.trusted_since.get_or_insert(at);
+        self.cost = estimate.measured.then(|| estimate.service_rate.recip());
+        if self
+            .work
+            .as_ref()
+            .is_none_or(|(then, _)| !(0.0..WORK_SECONDS).contains(&seconds_between(*then, at)))
+        {
+            self.work = Some((at, queue.clone()));
+        }
+        self.last = Some((at, queue.clone()));
+        remember(&mut self.wanted, (at, estimate.wanted), |(then, _)| {
+            at < after(*then, limits.window_seconds)
+        });
+        remember(&mut self.progress, (at, queue.left, queue.backlog()), |(then, ..)| {
+            seconds_between(*then, at) <= THROUGHPUT_SECONDS
+        });
+        if let Some(growth) = &mut self.growth
+            && growth.to == sample.fleet.replicas
+            && growth.to <= sample.fleet.ready
+        {
+            growth.ready.get_or_insert((at, queue.backlog()));
+        }
+        // It is judged by now.
+        let judged = |growth: &Growth| {
+            growth.ready.is_some_and(|(since, _)| at >= after(since, limits.window_seconds))
+        };
+        self.growth = self.growth.filter(|growth| !judged(growth));
+    }
+
+    /// Nothing is learned, and patience begins anew.
+    fn distrust(&mut self, sample: &Sample, queue: Option<&Queue>, doubt: Doubt) {
+        self.failures = self.failures.saturating_add(1);
+        self.trusted_since = None;
+        self.growth = None;
+        if doubt == Doubt::Restarted {
+            let base = queue.filter(|queue| queue.checked().is_ok()).map(|queue| (sample.at, queue.clone()));
+            self.samples = u32::from(base.is_some());
+            self.work.clone_from(&base);
+            self.last = base;
+            self.wanted.clear();
+            self.progress.clear();
+        }
+    }
+
+    fn carry_out(&mut self, sample: &Sample, decision: &Decision) {
+        self.expected = Some(decision.replicas);
+        self.paused_until = self.paused_until.filter(|until| sample.at < *until);
+        match &decision.reason {
+            Reason::Grown | Reason::BelowMinimum => self.grow(decision),
+            Reason::Shrunk => {
+                self.shrunk_at = Some(sample.at);
+                self.growth = None;
+            }
+            Reason::NoGain(gain) => {
+                self.shrunk_at = Some(sample.at);
+                self.growth = None;
+                self.brake = Some(Brake { most: decision.replicas, until: gain.until });
+            }
+            Reason::Adopted { until, .. } => {
+                self.paused_until = Some(*until);
+                self.growth = None;
+            }
+            Reason::NotOurs(_) => {
+                self.expected = None;
+                self.growth = None;
+            }
+            Reason::FellBack { .. } | Reason::AboveMaximum => self.growth = None,
+            Reason::Steady | Reason::Waits(_) | Reason::Held(_) | Reason::Paused { .. } => {}
+        }
+    }
+
+    /// Several growths one after the other are judged together, from the first.
+    fn grow(&mut self, decision: &Decision) {
+        let (from, before) = match self.growth {
+            Some(Growth { from, before, .. }) => (from, before),
+            None => (decision.current, self.done_before()),
+        };
+        self.growth = Some(Growth { from, to: decision.replicas, before, ready: None });
+    }
+
+    /// Events a second that the workers did until now: those of the last samples, when they had more to do than
+    /// before.
+    fn done_before(&self) -> f64 {
+        let Some(last) = self.progress.back() else { return 0.0 };
+        let since = |then: &(Timestamp, u64, u64)| {
+            let seconds = seconds_between(then.0, last.0);
+            if seconds > 0.0 { per_second(last.1.saturating_sub(then.1), seconds) } else { 0.0 }
+        };
+        self.progress.iter().map(since).fold(0.0, f64::max)
+    }
+
+    /// Events a second that left the queue lately.
+    fn throughput(&self, at: Timestamp) -> Option<f64> {
+        let recent = |(then, _, _): &&(Timestamp, u64, u64)| seconds_between(*then, at) <= THROUGHPUT_SECONDS;
+        let first = self.progress.iter().find(recent)?;
+        let last = self.progress.back()?;
+        let seconds = seconds_between(first.0, last.0);
+        (seconds > 0.0).then(|| per_second(last.1.saturating_sub(first.1), seconds))
+    }
+}
+
+/// Adds what is `new`, and forgets what is not to be kept.
+fn remember<T>(all: &mut VecDeque<T>, new: T, keep: impl Fn(&T) -> bool) {
+    while all.front().is_some_and(|oldest| !keep(oldest)) || all.len() >= MOST_REMEMBERED {
+        all.pop_front();
+    }
+    all.push_back(new);
+}
+
+fn seconds_between(earlier: Timestamp, later: Timestamp) -> f64 {
+    later.duration_since(earlier).as_secs_f64()
+}
+
+fn per_second(events: u64, seconds: f64) -> f64 {
+    float(events) / seconds
+}
+
+/// `weight` is for samples [`USUAL_INTERVAL`] apart; what it is for others. Two samples in that time teach as
+/// much as one.
+fn weight_after(weight: f64, seconds: f64) -> f64 {
+    1.0 - (1.0 - weight).powf(seconds / USUAL_INTERVAL)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 events, more than a queue ever holds")]
+fn float(events: u64) -> f64 {
+    events as f64
+}
+
+/// The workers that do the work of `need`.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "such a cast saturates")]
+fn whole(need: f64) -> u32 {
+    need.ceil() as u32
+}
