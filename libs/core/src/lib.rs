@@ -1,5 +1,6 @@
 //! The rules of FlagMeter, without I/O, clock or logging: values in, values out.
 //!
+//! - [`address`] and [`delivery`] say where an alert may be sent, and when it is tried again.
 //! - [`event`] is what a usage event is, and what is wrong with one that is none.
 //! - [`packed`] is the form in which events wait in the queue.
 //! - [`minute`] and [`period`] divide time; [`rollup`] folds events into them.
@@ -9,6 +10,8 @@
 //! - [`scaling`] says how many workers there should be.
 //! - [`problem`] has the codes of refused requests.
 
+pub mod address;
+pub mod delivery;
 pub mod event;
 pub mod minute;
 pub mod packed;
