@@ -7,6 +7,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::routing::get;
+use flagmeter_core::number::grouped;
 use flagmeter_core::quota;
 use flagmeter_store::postgres::directory::Tenant;
 use jiff::Timestamp;
@@ -72,19 +73,6 @@ impl Row {
     }
 }
 
-/// A number with its thousands apart: 1,234,567.
-fn grouped(number: i64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) && !text.ends_with('-') {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[derive(Template)]
 #[template(path = "dashboard.html")]
 struct Dashboard {
@@ -97,24 +85,4 @@ async fn dashboard(State(state): State<Arc<AppState>>) -> Result<Page<Dashboard>
     let snapshot = state.usage.newest().ok_or(ApiError::NotReady)?;
     let rows = Row::all(&state.directory.all(), &snapshot, state.clock.now());
     Ok(Page(Dashboard { rows, as_of: snapshot.as_of.strftime("%Y-%m-%d %H:%M:%S UTC").to_string() }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::grouped;
-
-    #[test]
-    fn thousands_are_apart() {
-        let cases = [
-            (0, "0"),
-            (999, "999"),
-            (1_000, "1,000"),
-            (1_234_567, "1,234,567"),
-            (-1_000, "-1,000"),
-            (-100, "-100"),
-        ];
-        for (number, text) in cases {
-            assert_eq!(grouped(number), text);
-        }
-    }
 }

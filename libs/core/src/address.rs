@@ -34,7 +34,7 @@ const SPECIAL_V4: [([u8; 4], u32, NotPublic); 18] = [
     ([224, 0, 0, 0], 3, NotPublic("a multicast or reserved address")),
 ];
 
-/// Global unicast (2000::/3) is public, but for these of it.
+/// Global unicast (`2000::/3`) is public, but for these of it.
 const SPECIAL_V6: [([u16; 3], u32, NotPublic); 4] = [
     // Teredo, ORCHID, benchmarking and others.
     ([0x2001, 0, 0], 23, NotPublic("a reserved address")),
@@ -46,7 +46,7 @@ const SPECIAL_V6: [([u16; 3], u32, NotPublic); 4] = [
 /// Whether a host of the public internet may have `address`.
 ///
 /// An IPv4 address inside of an IPv6 one is refused, whichever it is, because some systems connect to it as if
-/// it stood alone; the exception is NAT64 (64:ff9b::/96), by which networks without IPv4 reach public hosts: there
+/// it stood alone; the exception is NAT64 (`64:ff9b::/96`), by which networks without IPv4 reach public hosts: there
 /// the embedded address decides.
 ///
 /// # Errors

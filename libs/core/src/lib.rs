@@ -8,12 +8,14 @@
 //! - [`retention`] says how long what is kept.
 //! - [`quota`] says how much of a quota is used.
 //! - [`scaling`] says how many workers there should be.
+//! - [`number`] writes numbers for people.
 //! - [`problem`] has the codes of refused requests.
 
 pub mod address;
 pub mod delivery;
 pub mod event;
 pub mod minute;
+pub mod number;
 pub mod packed;
 pub mod period;
 pub mod problem;

@@ -77,6 +77,21 @@ pub async fn add_tenant(pool: &PgPool, id: &str) {
     .unwrap();
 }
 
+/// Gives a tenant both channels, with these sealed texts: the URL of both, and the webhook's secret.
+///
+/// # Panics
+///
+/// If the database refuses them.
+#[expect(clippy::unwrap_used, reason = "a test without its channels should end there")]
+pub async fn add_channels(pool: &PgPool, tenant: &str, url: &[u8], secret: &[u8]) {
+    for statement in [
+        "INSERT INTO slack_webhooks (tenant, url, enabled) VALUES ($1, $2, $3 IS NOT NULL)",
+        "INSERT INTO webhooks (tenant, url, secret, enabled) VALUES ($1, $2, $3, true)",
+    ] {
+        sqlx::query(statement).bind(tenant).bind(url).bind(secret).execute(pool).await.unwrap();
+    }
+}
+
 /// A queue that no other test has, at the server that `VALKEY_URL` names.
 ///
 /// # Errors

@@ -11,6 +11,7 @@ pub mod batch;
 mod billing;
 mod copy;
 pub mod dead_letters;
+pub mod deliveries;
 pub mod directory;
 mod event_ids;
 mod events;
