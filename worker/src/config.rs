@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use flagmeter_runtime::env::{Env, Faults, Secret};
 use flagmeter_runtime::telemetry::LogSettings;
 use flagmeter_store::postgres::retention::Limits;
+use flagmeter_store::sealed::Sealer;
 
 /// What the environment says. README.md has a row for each variable.
 #[derive(Debug)]
@@ -21,6 +22,12 @@ pub struct Config {
     /// `FLAGMETER_EVENTS_DAYS`, `FLAGMETER_EVENTS_MAX_BYTES`, `FLAGMETER_EVENT_IDS_DAYS`,
     /// `FLAGMETER_EVENT_IDS_MAX_BYTES`, `FLAGMETER_ROLLUPS_DAYS`.
     pub keep: Limits,
+    /// `FLAGMETER_ENCRYPTION_KEY`: 32 bytes in base64, under which webhook URLs are kept; the operator's.
+    pub sealer: Sealer,
+    /// `FLAGMETER_PUBLIC_URL`: where people find the page, for links in alerts; without a slash at its end.
+    pub public_url: Option<String>,
+    /// `FLAGMETER_ALLOW_PRIVATE_WEBHOOKS`: whether alerts may go to private addresses, and over http.
+    pub allow_private_webhooks: bool,
     /// `FLAGMETER_LOG`, `FLAGMETER_LOG_FORMAT`.
     pub log: LogSettings,
 }
@@ -31,13 +38,15 @@ impl Config {
     /// # Errors
     ///
     /// [`Faults`]: everything that is missing or wrong.
-    pub fn read() -> Result<Self, Faults> {
-        let mut env = Env::process();
+    pub fn read(mut env: Env) -> Result<Self, Faults> {
         let database_url = env.required("DATABASE_URL");
         let valkey_url = env.required("VALKEY_URL");
         let admin_listen = env.with_default("FLAGMETER_ADMIN_LISTEN", "0.0.0.0:9090");
         let consumer = env.with_default("POD_NAME", "worker");
         let keep = limits(&mut env);
+        let sealer = env.required("FLAGMETER_ENCRYPTION_KEY");
+        let public_url = env.optional("FLAGMETER_PUBLIC_URL").map(|url| url.map(|PublicUrl(url)| url));
+        let allow_private_webhooks = env.with_default("FLAGMETER_ALLOW_PRIVATE_WEBHOOKS", "false");
         let log = LogSettings::read(&mut env);
         env.finish(|| {
             Some(Self {
@@ -46,6 +55,9 @@ impl Config {
                 admin_listen: admin_listen?,
                 consumer: consumer?,
                 keep: keep?,
+                sealer: sealer?,
+                public_url: public_url?,
+                allow_private_webhooks: allow_private_webhooks?,
                 log: log?,
             })
         })
@@ -65,4 +77,65 @@ fn limits(env: &mut Env) -> Option<Limits> {
         event_ids_bytes: event_ids_bytes?,
         rollups_days: rollups_days?,
     })
+}
+
+/// A URL that people open, in a form that links can be made of.
+struct PublicUrl(String);
+
+impl std::str::FromStr for PublicUrl {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let uri: Option<http::Uri> = text.parse().ok();
+        let sound = uri.is_some_and(|uri| {
+            matches!(uri.scheme_str(), Some("http" | "https"))
+                && uri.host().is_some()
+                && uri.query().is_none()
+        });
+        if sound && text.len() <= 1_024 {
+            Ok(Self(text.trim_end_matches('/').to_owned()))
+        } else {
+            Err("must be an http or https URL without a query, such as https://meter.example.com")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: (&str, &str) = ("FLAGMETER_ENCRYPTION_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=");
+    const STORES: [(&str, &str); 2] = [("DATABASE_URL", "postgres://db/f"), ("VALKEY_URL", "redis://queue")];
+
+    #[test]
+    fn alerts_go_to_public_addresses_unless_it_is_said_otherwise() {
+        let config = Config::read(Env::of([STORES[0], STORES[1], KEY])).unwrap();
+        assert_eq!((config.allow_private_webhooks, config.public_url), (false, None));
+        let settings = [
+            STORES[0],
+            STORES[1],
+            KEY,
+            ("FLAGMETER_ALLOW_PRIVATE_WEBHOOKS", "true"),
+            ("FLAGMETER_PUBLIC_URL", "https://meter.example.com/team/"),
+        ];
+        let config = Config::read(Env::of(settings)).unwrap();
+        assert_eq!(config.public_url.as_deref(), Some("https://meter.example.com/team"));
+        assert!(config.allow_private_webhooks);
+    }
+
+    #[test]
+    fn every_fault_is_named_and_no_value_is_shown() {
+        let settings = [
+            STORES[0],
+            STORES[1],
+            ("FLAGMETER_ENCRYPTION_KEY", "c2VjcmV0"),
+            ("FLAGMETER_PUBLIC_URL", "meter.example.com"),
+            ("FLAGMETER_ALLOW_PRIVATE_WEBHOOKS", "yes"),
+        ];
+        let faults = Config::read(Env::of(settings)).unwrap_err().to_string();
+        for name in ["FLAGMETER_ENCRYPTION_KEY", "FLAGMETER_PUBLIC_URL", "FLAGMETER_ALLOW_PRIVATE_WEBHOOKS"] {
+            assert!(faults.contains(&format!("{name} is not valid")), "{faults}");
+        }
+        assert!(!faults.contains("c2VjcmV0") && !faults.contains("meter.example.com:"), "{faults}");
+    }
 }

@@ -1,11 +1,15 @@
-//! The worker: takes entries from the queue, counts them in PostgreSQL, and only then removes them.
+//! The worker: takes entries from the queue, counts them in PostgreSQL, and only then removes them; and sends alerts.
 //!
 //! - [`drain`] is that loop.
+//! - [`notifier`] sends alerts, beside it.
 //! - [`config`] and [`metrics`] are what its name says.
 
 pub mod config;
 pub mod drain;
 pub mod metrics;
+pub mod notifier;
+
+use std::sync::Arc;
 
 use flagmeter_runtime::admin::{self, Readiness};
 use flagmeter_runtime::clock::Clock;
@@ -16,13 +20,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::drain::{DATABASE, Drain, QUEUE, Work};
-use crate::metrics::Metrics;
+use crate::metrics::{Deliveries, Metrics};
+use crate::notifier::Notifier;
+use crate::notifier::post::Poster;
 
 /// Connections that count: one for what was read, one for what others left behind.
 const COUNTING_CONNECTIONS: u32 = 2;
 
 /// Connections for what happens beside it.
 const CONNECTIONS: u32 = 1;
+
+/// Connections of the notifier: a receiver is never waited for with one in hand.
+const NOTIFYING_CONNECTIONS: u32 = 1;
 
 /// Why the worker could not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +59,14 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let database_url = config.database_url.expose();
     let counting = postgres::counting_pool(database_url, "flagmeter-worker", COUNTING_CONNECTIONS)?;
     let pool = postgres::pool(database_url, "flagmeter-worker", CONNECTIONS)?;
+    let notifier = Arc::new(Notifier {
+        pool: postgres::pool(database_url, "flagmeter-notifier", NOTIFYING_CONNECTIONS)?,
+        sealer: config.sealer,
+        poster: Poster::new(config.allow_private_webhooks),
+        clock: Clock::system(),
+        metrics: Deliveries::register(&registry).map_err(Error::Metrics)?,
+        public_url: config.public_url,
+    });
     let drain = Drain {
         reader: EventQueue::new(config.valkey_url.expose())?,
         queue: EventQueue::new(config.valkey_url.expose())?,
@@ -66,7 +83,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let closed = CancellationToken::new();
     let admin = admin::serve(config.admin_listen, registry, readiness, closed.clone());
     let drained = async {
-        drain.run(&shutdown).await;
+        tokio::join!(drain.run(&shutdown), notifier.run(&shutdown));
         closed.cancel();
         Ok(())
     };

@@ -1,5 +1,7 @@
 //! What the worker counts about itself.
 
+mod deliveries;
+
 use flagmeter_store::postgres::batch::Applied;
 use flagmeter_store::postgres::retention::Kept;
 use jiff::Timestamp;
@@ -9,7 +11,10 @@ use prometheus::{
     register_int_counter_with_registry, register_int_gauge_with_registry,
 };
 
-/// The worker's metrics. `counted + repeated + dead_lettered` is every event that left the queue.
+pub use self::deliveries::Deliveries;
+pub(crate) use self::deliveries::Outcome;
+
+/// The metrics of counting. `counted + repeated + dead_lettered` is every event that left the queue.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     counted: IntCounter,

@@ -142,6 +142,12 @@ volumeMounts:
 {{- end -}}
 {{- end -}}
 
+{{/* Where alerts may go: the operator refuses a URL, and the worker a message, by the same rule. */}}
+{{- define "flagmeter.alertsEnv" -}}
+- name: FLAGMETER_ALLOW_PRIVATE_WEBHOOKS
+  value: {{ .Values.alerts.allowPrivateAddresses | quote }}
+{{- end -}}
+
 {{/*
 Probes. None of them depends on PostgreSQL or Valkey being there for a process to be left alive:
 a restart mends neither. The first answer may take a minute on a small box that is busy.

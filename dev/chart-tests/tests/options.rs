@@ -55,10 +55,18 @@ impl Case {
 const CRD: &str = "CustomResourceDefinition/tenants.flagmeter.dev";
 
 fn cases() -> Vec<Case> {
-    [release_cases(), secret_cases(), api_cases(), worker_cases(), part_cases("operator"), pod_cases()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        release_cases(),
+        secret_cases(),
+        alert_cases(),
+        api_cases(),
+        worker_cases(),
+        part_cases("operator"),
+        pod_cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn release_cases() -> Vec<Case> {
@@ -107,8 +115,31 @@ fn secret_cases() -> Vec<Case> {
             &other,
         ),
         case("valkey.key").container("api", &valkey_key, &other).container("worker", &valkey_key, &other),
-        case("encryption.existingSecret").container("operator", &of(encryption, "name"), &other),
-        case("encryption.key").container("operator", &of(encryption, "key"), &other),
+        case("encryption.existingSecret").container("operator", &of(encryption, "name"), &other).container(
+            "worker",
+            &of(encryption, "name"),
+            &other,
+        ),
+        case("encryption.key").container("operator", &of(encryption, "key"), &other).container(
+            "worker",
+            &of(encryption, "key"),
+            &other,
+        ),
+    ]
+}
+
+fn alert_cases() -> Vec<Case> {
+    let allowed = "env/FLAGMETER_ALLOW_PRIVATE_WEBHOOKS/value";
+    let url = json!("https://meter.example.com");
+    vec![
+        Case::new("alerts.publicUrl", url.clone()).container(
+            "worker",
+            "env/FLAGMETER_PUBLIC_URL/value",
+            &url,
+        ),
+        Case::new("alerts.allowPrivateAddresses", json!(true))
+            .container("worker", allowed, &json!("true"))
+            .container("operator", allowed, &json!("true")),
     ]
 }
 

@@ -44,6 +44,7 @@ fn a_wrong_value_is_refused_with_its_place_and_what_is_allowed() {
             json!({ "database": { "existingSecret": "postgres://user@host" } }),
             "at '/database/existingSecret'",
         ),
+        (json!({ "alerts": { "publicUrl": "meter.example.com" } }), "at '/alerts/publicUrl'"),
         (json!({ "valkey": { "key": "a key" } }), "at '/valkey/key'"),
         (
             json!({ "operator": { "resources": { "limits": { "memory": "much" } } } }),

@@ -1,0 +1,95 @@
+//! What the notifier counts about itself.
+
+use flagmeter_store::postgres::deliveries::{Backlog, Channel};
+use jiff::Timestamp;
+use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
+
+/// The notifier's metrics.
+#[derive(Debug, Clone)]
+pub struct Deliveries {
+    ended: IntCounterVec,
+    pending: IntGauge,
+    oldest_seconds: IntGauge,
+}
+
+/// What came of an attempt: the values of the label `outcome`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The receiver took it.
+    Delivered,
+    /// It is tried again.
+    Retried,
+    /// The receiver will never take it.
+    Failed,
+    /// It was tried for a day.
+    GivenUp,
+    /// There is nobody to send it to.
+    Skipped,
+    /// Others went first.
+    PutBack,
+}
+
+impl Outcome {
+    const ALL: [Self; 6] =
+        [Self::Delivered, Self::Retried, Self::Failed, Self::GivenUp, Self::Skipped, Self::PutBack];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Retried => "retried",
+            Self::Failed => "failed",
+            Self::GivenUp => "given_up",
+            Self::Skipped => "skipped",
+            Self::PutBack => "put_back",
+        }
+    }
+}
+
+impl Deliveries {
+    /// Registers everything, at zero.
+    ///
+    /// # Errors
+    ///
+    /// If two metrics have one name.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        let ended = IntCounterVec::new(
+            Opts::new(
+                "flagmeter_worker_deliveries_total",
+                "Attempts to deliver an alert, by what came of them. `failed` and `given_up` reach nobody.",
+            ),
+            &["channel", "outcome"],
+        )?;
+        registry.register(Box::new(ended.clone()))?;
+        for channel in Channel::ALL {
+            for outcome in Outcome::ALL {
+                ended.with_label_values(&[channel.as_str(), outcome.as_str()]);
+            }
+        }
+        Ok(Self {
+            ended,
+            pending: gauge(
+                "flagmeter_worker_deliveries_pending",
+                "Alerts that wait to be delivered, by all workers together.",
+            )?,
+            oldest_seconds: gauge(
+                "flagmeter_worker_deliveries_oldest_pending_seconds",
+                "For how long the oldest of them has been tried; 0 if none waits.",
+            )?,
+        })
+    }
+
+    pub(crate) fn ended(&self, channel: Channel, outcome: Outcome) {
+        self.ended.with_label_values(&[channel.as_str(), outcome.as_str()]).inc();
+    }
+
+    pub(crate) fn backlog(&self, backlog: Backlog, now: Timestamp) {
+        self.pending.set(backlog.pending);
+        self.oldest_seconds
+            .set(backlog.oldest.map_or(0, |oldest| now.duration_since(oldest).as_secs().max(0)));
+    }
+}

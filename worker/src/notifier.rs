@@ -1,0 +1,361 @@
+//! Sends alerts: takes a message from the outbox, posts it, and writes what came of it.
+//!
+//! No transaction is open while a receiver is waited for: a message is leased
+//! ([`flagmeter_store::postgres::deliveries`]). It is sent at least once; twice only if this worker dies, or loses PostgreSQL
+//! for longer than the lease, between the receiver's answer and the commit that says so. To a webhook the second
+//! has the same `webhook-id`.
+//!
+//! - [`message`] is what an alert says; [`slack`] and [`webhook`] are its forms, and what answers mean.
+//! - [`post`] is one request to a URL that a tenant chose.
+
+mod message;
+pub mod post;
+mod slack;
+mod webhook;
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use flagmeter_core::delivery::{self, Attempt, LONGEST_WAIT, Next, Patience};
+use flagmeter_runtime::clock::Clock;
+use flagmeter_store::postgres::deliveries::{self, Channel, Conclusion, Kind, Taken, Target};
+use flagmeter_store::sealed::Sealer;
+use flagmeter_store::{PgPool, StoreError, postgres};
+use http::{HeaderName, HeaderValue};
+use jiff::{SignedDuration, Timestamp};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use self::message::Message;
+use self::post::{Answer, Poster};
+use self::webhook::Key;
+use crate::metrics::{Deliveries, Outcome};
+
+/// How long a message is one worker's. A request takes 10 seconds at most; the rest is for PostgreSQL to come back, so
+/// that what came of it can be written.
+pub const LEASE: SignedDuration = SignedDuration::from_secs(60);
+
+/// The least time between two messages to one URL, from all workers together: what Slack asks for.
+pub const PAUSE: SignedDuration = SignedDuration::from_secs(1);
+
+/// Messages that one worker has under way at most, so that a receiver that hangs does not hold up the others.
+const AT_ONCE: usize = 8;
+
+/// How often it looks whether something is due.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// How long it waits after PostgreSQL did not answer.
+const AFTER_FAILURE: Duration = Duration::from_secs(5);
+
+/// How often the outbox is measured.
+const MEASURE_EVERY: Duration = Duration::from_secs(10);
+
+/// Turns that passed so long ago are forgotten.
+const TURNS_KEPT: SignedDuration = SignedDuration::from_hours(24);
+
+/// A notifier, and what it needs.
+pub struct Notifier {
+    /// Connections of its own: nothing that counts waits for them.
+    pub pool: PgPool,
+    /// Opens URLs and secrets.
+    pub sealer: Sealer,
+    /// Sends.
+    pub poster: Poster,
+    /// Says when it is.
+    pub clock: Clock,
+    /// What it counts about itself.
+    pub metrics: Deliveries,
+    /// Where the page is, without a slash at its end.
+    pub public_url: Option<String>,
+}
+
+/// What an answer, or that there was none, means for the message.
+struct Verdict {
+    attempt: Attempt,
+    /// For people, without anything secret; empty if it was taken.
+    why: String,
+}
+
+impl Verdict {
+    fn taken() -> Self {
+        Self { attempt: Attempt::Taken, why: String::new() }
+    }
+
+    fn refused(why: &str) -> Self {
+        Self { attempt: Attempt::Refused, why: why.to_owned() }
+    }
+
+    fn failed(why: &str) -> Self {
+        Self { attempt: Attempt::Failed { retry_after: None }, why: why.to_owned() }
+    }
+}
+
+/// What is needed to send a message, opened. It has no `Debug`: nothing of it may be printed.
+struct Opened {
+    url: String,
+    keys: Vec<Key>,
+}
+
+impl Notifier {
+    /// Sends what is due until `shutdown`; what is under way then is ended, within seconds.
+    pub async fn run(self: Arc<Self>, shutdown: &CancellationToken) {
+        tokio::select! {
+            () = self.wait_for_schema() => {}
+            () = shutdown.cancelled() => return,
+        }
+        let measuring = async {
+            loop {
+                self.measure().await;
+                sleep(MEASURE_EVERY).await;
+            }
+        };
+        let mut under_way = JoinSet::new();
+        tokio::select! {
+            () = self.send_on(&mut under_way, shutdown) => {}
+            () = measuring => {}
+        }
+        while under_way.join_next().await.is_some() {}
+    }
+
+    async fn wait_for_schema(&self) {
+        // The drain says why it waits.
+        while !postgres::is_migrated(&self.pool).await.unwrap_or(false) {
+            sleep(AFTER_FAILURE).await;
+        }
+    }
+
+    async fn send_on(self: &Arc<Self>, under_way: &mut JoinSet<()>, shutdown: &CancellationToken) {
+        let mut look_at = Instant::now();
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                Some(_) = under_way.join_next(), if !under_way.is_empty() => {}
+                () = sleep_until(look_at), if under_way.len() < AT_ONCE => {
+                    look_at = match deliveries::take(&self.pool, self.clock.now(), LEASE).await {
+                        Ok(Some(taken)) => {
+                            let notifier = Arc::clone(self);
+                            under_way.spawn(async move { notifier.deliver(taken).await });
+                            Instant::now()
+                        }
+                        Ok(None) => Instant::now() + LOOK_EVERY,
+                        Err(error) => {
+                            tracing::warn!(error = &error as &dyn std::error::Error, "failed to look for alerts to send");
+                            Instant::now() + AFTER_FAILURE
+                        }
+                    };
+                }
+            }
+        }
+    }
+
+    /// Sends one message that is due, if there is one, and answers whether there was.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Postgres`]; nothing was sent.
+    pub async fn send_one(&self) -> Result<bool, StoreError> {
+        let Some(taken) = deliveries::take(&self.pool, self.clock.now(), LEASE).await? else {
+            return Ok(false);
+        };
+        self.deliver(taken).await;
+        Ok(true)
+    }
+
+    /// From a message that was taken to what came of it.
+    async fn deliver(&self, taken: Taken) {
+        let Some(target) = &taken.target else {
+            let why = "the tenant has no such channel any more, or turned it off";
+            return self.conclude(&taken, Conclusion::Skipped { why }, Outcome::Skipped).await;
+        };
+        let verdict = match self.open(&taken, target) {
+            Err(verdict) => verdict,
+            Ok(opened) => {
+                // The same text for every tenant, so that all who share a channel share its turns.
+                let fingerprint = self.sealer.fingerprint("", &opened.url);
+                match deliveries::take_turn(&self.pool, &fingerprint, self.clock.now(), PAUSE).await {
+                    Ok(Ok(())) => self.send(&taken, &opened, &fingerprint).await,
+                    Ok(Err(at)) => {
+                        return self.conclude(&taken, Conclusion::PutBack { at }, Outcome::PutBack).await;
+                    }
+                    // The lease passes, and somebody tries again.
+                    Err(error) => {
+                        return tracing::warn!(
+                            error = &error as &dyn std::error::Error,
+                            alert = taken.alert,
+                            "failed to take a turn"
+                        );
+                    }
+                }
+            }
+        };
+        self.settle(&taken, &verdict).await;
+    }
+
+    /// The URL and the keys, in memory for as long as the message is under way.
+    fn open(&self, taken: &Taken, target: &Target) -> Result<Opened, Verdict> {
+        let open = |sealed: &[u8]| {
+            self.sealer.open(&taken.tenant, sealed).ok_or_else(|| {
+                Verdict::failed("what is stored of the channel does not open with this worker's FLAGMETER_ENCRYPTION_KEY; the operator and the worker must have the same")
+            })
+        };
+        let url = open(&target.url)?.trim().to_owned();
+        let mut keys = Vec::new();
+        for secret in [&target.secret, &target.previous_secret].into_iter().flatten() {
+            let key = Key::of(&open(secret)?);
+            keys.push(key.ok_or_else(|| {
+                Verdict::refused("the webhook's secret is not `whsec_` and base64 of 24 to 64 bytes; correct it in its Secret")
+            })?);
+        }
+        Ok(Opened { url, keys })
+    }
+
+    async fn send(&self, taken: &Taken, opened: &Opened, fingerprint: &str) -> Verdict {
+        let now = self.clock.now();
+        let message = Message { taken, exhaustion: None, public_url: self.public_url.as_deref() };
+        let (headers, body) = compose(&message, &opened.keys, now);
+        let mut verdict = match self.poster.post(&opened.url, headers, body).await {
+            Ok(answer) => {
+                let mut verdict = judge(taken.channel, &answer);
+                if let Attempt::Failed { retry_after } = &mut verdict.attempt {
+                    let asked = answer.retry_after.as_deref();
+                    *retry_after = asked.and_then(|asked| delivery::retry_after(asked, self.clock.now()));
+                }
+                verdict
+            }
+            Err(fault) if fault.is_final() => Verdict::refused(&fault.to_string()),
+            Err(fault) => Verdict::failed(&fault.to_string()),
+        };
+        if let Attempt::Failed { retry_after: Some(asked) } = verdict.attempt {
+            verdict.why = format!("{}, and asked to wait {} s", verdict.why, asked.as_secs());
+            let until = self.clock.now() + asked.min(LONGEST_WAIT);
+            if let Err(error) = deliveries::hold(&self.pool, fingerprint, until).await {
+                // This message waits all the same; others to the URL will be told so, too.
+                tracing::warn!(error = &error as &dyn std::error::Error, "failed to hold messages to a URL");
+            }
+        }
+        verdict
+    }
+
+    /// Decides what happens next, and writes it.
+    async fn settle(&self, taken: &Taken, verdict: &Verdict) {
+        let now = self.clock.now();
+        let patience = if taken.kind == Kind::Test { Patience::Once } else { Patience::Day };
+        // Each RandomState has keys of its own, so the hash of nothing is a number of chance.
+        let chance =
+            f64::from(u32::try_from(RandomState::new().hash_one(()) % 1_000).unwrap_or_default()) / 1_000.0;
+        let why = verdict.why.as_str();
+        let given_up = format!("given up: {why}");
+        let next = delivery::next(verdict.attempt, patience, taken.attempts, taken.tried_since, now, chance);
+        let (conclusion, outcome) = match next {
+            Next::Delivered => (Conclusion::Delivered(now), Outcome::Delivered),
+            Next::Failed => (Conclusion::Failed { why }, Outcome::Failed),
+            Next::GivenUp if patience == Patience::Once => (Conclusion::Failed { why }, Outcome::Failed),
+            Next::GivenUp => (Conclusion::Failed { why: &given_up }, Outcome::GivenUp),
+            Next::Again(wait) => (Conclusion::Again { at: now + wait, why }, Outcome::Retried),
+        };
+        self.conclude(taken, conclusion, outcome).await;
+    }
+
+    /// Writes what came of a message, as long as the message is this worker's.
+    async fn conclude(&self, taken: &Taken, conclusion: Conclusion<'_>, outcome: Outcome) {
+        let begun = Instant::now();
+        let mut wait = Duration::from_millis(100);
+        loop {
+            match deliveries::conclude(&self.pool, taken, conclusion).await {
+                Ok(true) => break,
+                Ok(false) => {
+                    return tracing::warn!(alert = taken.alert, "another worker has the message by now");
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        alert = taken.alert,
+                        "failed to write what came of a message"
+                    );
+                    if begun.elapsed() > LEASE.unsigned_abs() {
+                        return;
+                    }
+                    sleep(wait).await;
+                    wait = (wait * 2).min(AFTER_FAILURE);
+                }
+            }
+        }
+        self.metrics.ended(taken.channel, outcome);
+        let (alert, channel, attempts) = (taken.alert, taken.channel.as_str(), taken.attempts);
+        let tenant = taken.tenant.as_str();
+        match conclusion {
+            Conclusion::Delivered(_) => {
+                tracing::info!(
+                    tenant.name = tenant,
+                    alert,
+                    channel,
+                    attempts,
+                    "delivered an alert of {tenant}"
+                );
+            }
+            Conclusion::Failed { why } => {
+                tracing::error!(
+                    tenant.name = tenant,
+                    alert,
+                    channel,
+                    attempts,
+                    why,
+                    "failed to deliver an alert of {tenant}"
+                );
+            }
+            Conclusion::Again { why, .. } => {
+                tracing::warn!(
+                    tenant.name = tenant,
+                    alert,
+                    channel,
+                    attempts,
+                    why,
+                    "an alert of {tenant} is tried again"
+                );
+            }
+            Conclusion::Skipped { why } => {
+                tracing::info!(
+                    tenant.name = tenant,
+                    alert,
+                    channel,
+                    why,
+                    "an alert of {tenant} goes nowhere"
+                );
+            }
+            Conclusion::PutBack { .. } => {}
+        }
+    }
+
+    /// Says how much waits, and forgets turns that are long past.
+    async fn measure(&self) {
+        let now = self.clock.now();
+        match deliveries::backlog(&self.pool).await {
+            Ok(backlog) => self.metrics.backlog(backlog, now),
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "failed to measure the outbox");
+            }
+        }
+        if let Err(error) = deliveries::forget_turns(&self.pool, now - TURNS_KEPT).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "failed to forget turns");
+        }
+    }
+}
+
+fn compose(message: &Message<'_>, keys: &[Key], now: Timestamp) -> (Vec<(HeaderName, HeaderValue)>, Vec<u8>) {
+    match message.taken.channel {
+        Channel::Slack => (Vec::new(), slack::body(message).to_string().into_bytes()),
+        Channel::Webhook => {
+            let body = webhook::body(message).to_string().into_bytes();
+            (webhook::headers(message.taken.event_id, now, &body, keys), body)
+        }
+    }
+}
+
+fn judge(channel: Channel, answer: &Answer) -> Verdict {
+    match channel {
+        Channel::Slack => slack::judge(answer),
+        Channel::Webhook => webhook::judge(answer),
+    }
+}

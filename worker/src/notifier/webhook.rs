@@ -1,0 +1,123 @@
+//! Webhooks in the form of Standard Webhooks (<https://www.standardwebhooks.com>): the payload, its signatures, and what
+//! answers mean.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use flagmeter_core::delivery::Attempt;
+use flagmeter_store::postgres::deliveries::Kind;
+use http::{HeaderName, HeaderValue};
+use jiff::Timestamp;
+use ring::hmac;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::Verdict;
+use super::message::Message;
+use super::post::Answer;
+
+/// What a secret starts with.
+const PREFIX: &str = "whsec_";
+
+/// A key that messages are signed with.
+pub(super) struct Key(hmac::Key);
+
+impl Key {
+    /// The key that a secret stands for: `whsec_` and base64 of 24 to 64 bytes.
+    pub(super) fn of(secret: &str) -> Option<Self> {
+        let bytes = STANDARD.decode(secret.trim().strip_prefix(PREFIX)?).ok()?;
+        (24..=64).contains(&bytes.len()).then(|| Self(hmac::Key::new(hmac::HMAC_SHA256, &bytes)))
+    }
+
+    fn sign(&self, id: &str, timestamp: i64, body: &[u8]) -> String {
+        let signed = [format!("{id}.{timestamp}.").as_bytes(), body].concat();
+        format!("v1,{}", STANDARD.encode(hmac::sign(&self.0, &signed)))
+    }
+}
+
+/// What the message says. docs/alerts.md has each field.
+pub(super) fn body(message: &Message<'_>) -> Value {
+    let taken = message.taken;
+    let type_ = match taken.kind {
+        Kind::Crossed => "quota.threshold_crossed",
+        Kind::Recovered => "quota.threshold_recovered",
+        Kind::Test => "quota.test",
+    };
+    json!({
+        "type": type_,
+        "timestamp": taken.created_at,
+        "data": {
+            "tenant": taken.tenant,
+            "displayName": taken.tenant_name,
+            "threshold": taken.threshold,
+            "percent": message.percent(),
+            "totalTokens": taken.total_tokens,
+            "monthlyQuota": taken.monthly_quota,
+            "periodStart": taken.period_start,
+            "periodEnd": taken.period_end,
+            "timeZone": taken.time_zone,
+            "projectedExhaustion": message.exhaustion,
+            "dashboard": message.link(),
+        },
+    })
+}
+
+/// The headers by which a receiver knows that the message is ours, and whether it had it before. Signed with each of
+/// `keys`: while a secret is being changed, the receiver may know either.
+pub(super) fn headers(id: Uuid, now: Timestamp, body: &[u8], keys: &[Key]) -> Vec<(HeaderName, HeaderValue)> {
+    let id = id.to_string();
+    let timestamp = now.as_second();
+    let signatures: Vec<String> = keys.iter().map(|key| key.sign(&id, timestamp, body)).collect();
+    let named = [
+        ("webhook-id", id),
+        ("webhook-timestamp", timestamp.to_string()),
+        ("webhook-signature", signatures.join(" ")),
+    ];
+    // Digits, letters and what base64 has are all allowed in a header.
+    let header = |(name, value): (&'static str, String)| {
+        Some((HeaderName::from_static(name), HeaderValue::try_from(value).ok()?))
+    };
+    named.into_iter().filter_map(header).collect()
+}
+
+/// What the receiver's answer means: 410 is its word for "never again", everything else may change.
+pub(super) fn judge(answer: &Answer) -> Verdict {
+    let status = answer.status.as_u16();
+    match status {
+        200..=299 => Verdict::taken(),
+        410 => Verdict {
+            attempt: Attempt::Refused,
+            why: "the receiver answered 410 Gone: it wants no more messages; change the webhook's URL, or remove it"
+                .to_owned(),
+        },
+        300..=399 => Verdict {
+            attempt: Attempt::Failed { retry_after: None },
+            why: format!("the receiver answered {status}, a redirect, which is not followed; put the URL that it leads to into the tenant's settings"),
+        },
+        _ => Verdict {
+            attempt: Attempt::Failed { retry_after: None },
+            why: format!("the receiver answered {status}"),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signature_is_that_of_the_published_example() {
+        let key = Key::of("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+        let signature = key.sign("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, br#"{"test": 2432232314}"#);
+        assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    }
+
+    #[test]
+    fn a_secret_is_of_the_form_that_standard_webhooks_gives_it() {
+        let of = |bytes: usize| format!("{PREFIX}{}", STANDARD.encode(vec![7; bytes]));
+        assert!(Key::of(&of(24)).is_some() && Key::of(&of(64)).is_some());
+        assert!(Key::of(&format!("{}\n", of(32))).is_some(), "files end with a line break");
+        for secret in [&of(23), &of(65), "", PREFIX, "whsec_!", &STANDARD.encode([7; 32])] {
+            assert!(Key::of(secret).is_none(), "{secret}");
+        }
+    }
+}
