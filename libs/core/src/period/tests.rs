@@ -124,6 +124,26 @@ fn clocks_that_are_set_back_over_midnight_do_not_lead_back_into_the_period_befor
     }
 }
 
+/// What `dev/billing-vectors` found, which knows nothing of this.
+#[test]
+fn the_published_vectors_hold() {
+    #[derive(serde::Deserialize)]
+    struct Vector {
+        day: i32,
+        zone: String,
+        instant: Timestamp,
+        start: Timestamp,
+        end: Timestamp,
+    }
+    let vectors: Vec<Vector> =
+        serde_json::from_str(include_str!("../../vectors/billing-periods.json")).unwrap();
+    assert!(vectors.len() > 2_000, "{}", vectors.len());
+    for Vector { day, zone: name, instant, start, end } in vectors {
+        let period = BillingPeriod::containing(instant, on(day), &zone(&name));
+        assert_eq!(period, BillingPeriod { start, end }, "{instant} {day} {name}");
+    }
+}
+
 #[test]
 fn around_every_change_of_every_clock_dates_start_once_and_periods_tile() {
     let end = Timestamp::from_second(SECONDS.end).unwrap();

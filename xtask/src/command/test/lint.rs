@@ -42,25 +42,30 @@ const CHECKS: [(&str, Check); 6] = [
 pub(crate) fn run_all(ground: &mut Ground<'_>, progress: &Progress) -> Tally {
     let mut tally = Tally::default();
     for (name, check) in CHECKS {
-        let started = Instant::now();
-        let step = progress.silent(name);
-        let outcome = check(ground, &|line| step.note(line), progress);
-        step.done("");
-        let seconds = started.elapsed().as_secs_f32();
-        match outcome {
-            Ok(()) => {
-                println!("  ok      {name} ({seconds:.1} s)");
-                tally += Tally::PASSED;
-            }
-            Err(error) => {
-                println!("  FAILED  {name} ({seconds:.1} s)\n{error:#}\n");
-                tally += Tally::FAILED;
-            }
-        }
+        tally += one(name, progress, |note| check(ground, note, progress));
     }
     tally
 }
 
-fn run(command: Command, note: &dyn Fn(&str)) -> Result<()> {
+/// Runs one check and prints how it went. It counts as one.
+pub(super) fn one(name: &str, progress: &Progress, check: impl FnOnce(&dyn Fn(&str)) -> Result<()>) -> Tally {
+    let started = Instant::now();
+    let step = progress.silent(name);
+    let outcome = check(&|line| step.note(line));
+    step.done("");
+    let seconds = started.elapsed().as_secs_f32();
+    match outcome {
+        Ok(()) => {
+            println!("  ok      {name} ({seconds:.1} s)");
+            Tally::PASSED
+        }
+        Err(error) => {
+            println!("  FAILED  {name} ({seconds:.1} s)\n{error:#}\n");
+            Tally::FAILED
+        }
+    }
+}
+
+pub(super) fn run(command: Command, note: &dyn Fn(&str)) -> Result<()> {
     Execution::new(command, LIMIT).on_line(note).all_lines().run().map(drop)
 }

@@ -7,12 +7,15 @@ use anyhow::{Result, bail};
 
 use super::Layer;
 use super::ground::Ground;
+use super::lint;
 use super::report::Tally;
 use super::workspace::{Package, Workspace};
 use crate::binaries::{self, Executable, cargo};
+use crate::checkout;
 use crate::execution::{Execution, Finished};
 use crate::machine;
 use crate::progress::Progress;
+use crate::tools::time_zones;
 
 /// How long one test program may run. Each test has its own, shorter, deadlines.
 const LIMIT: Duration = Duration::from_mins(20);
@@ -74,6 +77,11 @@ impl Suites {
                 cargo(&["test", "--workspace", "--exclude", "xtask", "--doc", "--no-fail-fast"]);
             examples.env("RUSTDOCFLAGS", "");
             tally += run(examples, "examples in the documentation", progress)?;
+            tally += lint::one("billing periods, as another program finds them", progress, |note| {
+                let mut vectors = Command::new(checkout::path("dev/billing-vectors"));
+                vectors.env("PYTHONTZPATH", time_zones::provide(ground.cache(), progress)?);
+                lint::run(vectors, note)
+            });
         }
         Ok(tally)
     }
