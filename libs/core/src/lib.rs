@@ -6,12 +6,14 @@
 //! - [`minute`] and [`period`] divide time; [`rollup`] folds events into them.
 //! - [`window`] cuts a range of time for a series.
 //! - [`retention`] says how long what is kept.
-//! - [`quota`] says how much of a quota is used.
+//! - [`calendar`] is by which billing days and zones a tenant's periods are made, over time.
+//! - [`quota`] says how much may be used, and how much is; [`threshold`] at which percents that is recorded.
 //! - [`scaling`] says how many workers there should be.
 //! - [`number`] writes numbers for people.
 //! - [`problem`] has the codes of refused requests.
 
 pub mod address;
+pub mod calendar;
 pub mod delivery;
 pub mod event;
 pub mod minute;
@@ -23,4 +25,5 @@ pub mod quota;
 pub mod retention;
 pub mod rollup;
 pub mod scaling;
+pub mod threshold;
 pub mod window;

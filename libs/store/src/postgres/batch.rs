@@ -2,7 +2,7 @@
 //!
 //! ids first (`applied_batches`, `event_ids`), then `events`, `rollups`, `usage_periods` and
 //! `usage_features`, each written in key order, so that two workers never deadlock. What comes a
-//! second time finds its id and changes nothing.
+//! second time finds its id and changes nothing. Thresholds that the periods reached come last.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +17,7 @@ use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::event_ids::Expected;
-use super::{billing, dead_letters, event_ids, events, rollups, usage};
+use super::{alerts, billing, dead_letters, event_ids, events, rollups, usage};
 use crate::{PgPool, StoreError};
 
 /// An entry of the queue, read.
@@ -257,8 +257,9 @@ async fn count(
     let (periods, features) = batch.periods(|tenant, minute| settings.period(tenant, minute.start()))?;
     events::copy(tx, rows).await?;
     rollups::add(tx, &batch).await?;
-    usage::add_periods(tx, &periods).await?;
-    usage::add_features(tx, &features).await
+    let totals = usage::add_periods(tx, &periods).await?;
+    usage::add_features(tx, &features).await?;
+    alerts::watch(tx, settings, &periods, &totals).await
 }
 
 /// Counts what can be counted, and puts the rest into `dead_letters`; answers how many that were.

@@ -3,54 +3,67 @@
 use std::collections::{BTreeSet, HashMap};
 
 use flagmeter_core::event::TenantName;
-use flagmeter_core::period::{BillingDay, BillingPeriod};
-use jiff::{Timestamp, tz::TimeZone};
+use flagmeter_core::period::BillingPeriod;
+use jiff::Timestamp;
 use sqlx::PgConnection;
 
 use super::batch::Row;
+use super::settings::{self, TenantSettings};
 use crate::StoreError;
 
-/// The billing day and zone of each tenant of a batch.
-pub(super) struct Settings(HashMap<TenantName, (BillingDay, TimeZone)>);
+/// The settings of each tenant of a batch.
+pub(super) struct Settings {
+    tenants: HashMap<TenantName, TenantSettings>,
+    /// When they were read, by PostgreSQL's clock: the quota of an open period is that of now.
+    pub(super) read_at: Timestamp,
+}
 
 impl Settings {
     /// The rows whose tenant is there, and those whose tenant is not.
     pub(super) fn split<'a>(&self, rows: Vec<Row<'a>>) -> (Vec<Row<'a>>, Vec<Row<'a>>) {
-        rows.into_iter().partition(|row| self.0.contains_key(&row.event.tenant))
+        rows.into_iter().partition(|row| self.tenants.contains_key(&row.event.tenant))
     }
 
     /// The billing period of `tenant` that `instant` lies in. A tenant that is not there never
     /// gets this far.
     pub(super) fn period(&self, tenant: &TenantName, instant: Timestamp) -> BillingPeriod {
-        let (day, zone) = &self.0[tenant];
-        BillingPeriod::containing(instant, *day, zone)
+        self.of(tenant).calendar.period(instant)
+    }
+
+    /// The settings of `tenant`, which is there.
+    pub(super) fn of(&self, tenant: &TenantName) -> &TenantSettings {
+        &self.tenants[tenant]
     }
 }
 
 /// Reads the settings of the rows' tenants. The share lock holds until the transaction ends: a
 /// change by the operator waits for it, and other workers do not.
+///
+/// All of them are columns of the locked row. Whoever waited for its lock sees it as it is by then, which is not so
+/// for rows of other tables.
 pub(super) async fn lock(tx: &mut PgConnection, rows: &[Row<'_>]) -> Result<Settings, StoreError> {
     let names: BTreeSet<&TenantName> = rows.iter().map(|row| &row.event.tenant).collect();
     let names: Vec<String> = names.into_iter().map(ToString::to_string).collect();
     let rows = sqlx::query!(
-        "SELECT id, billing_day, time_zone
-         FROM tenants
-         WHERE id = ANY($1)
-         ORDER BY id
-         FOR SHARE",
+        r#"SELECT id, monthly_quota, quota_boosts, thresholds, billing_day, time_zone, calendars,
+                  clock_timestamp() AS "read_at!: jiff_sqlx::Timestamp"
+           FROM tenants
+           WHERE id = ANY($1)
+           ORDER BY id
+           FOR SHARE"#,
         &names,
     )
     .fetch_all(tx)
     .await
     .map_err(StoreError::postgres("read the tenants' settings"))?;
-    let setting = |tenant: TenantName, day: i16, zone: &str| {
-        // The operator refuses zones that this table of zones does not have; a row that was edited
-        // by hand is billed in UTC until the operator has put it right, rather than not at all.
-        let zone = TimeZone::get(zone).unwrap_or(TimeZone::UTC);
-        Some((tenant, (BillingDay::try_from(i32::from(day)).ok()?, zone)))
-    };
-    let settings = rows
-        .into_iter()
-        .filter_map(|row| setting(TenantName::try_from(row.id).ok()?, row.billing_day, &row.time_zone));
-    Ok(Settings(settings.collect()))
+    let read_at = rows.last().map_or(Timestamp::UNIX_EPOCH, |row| row.read_at.to_jiff());
+    let tenants = rows.into_iter().filter_map(|row| {
+        let settings = TenantSettings {
+            quota: settings::quota(row.monthly_quota, row.quota_boosts),
+            thresholds: settings::thresholds(row.thresholds),
+            calendar: settings::calendar(row.billing_day, &row.time_zone, row.calendars)?,
+        };
+        Some((TenantName::try_from(row.id).ok()?, settings))
+    });
+    Ok(Settings { tenants: tenants.collect(), read_at })
 }

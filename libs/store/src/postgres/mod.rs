@@ -6,6 +6,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use crate::{MIGRATOR, PgPool, StoreError};
 
+pub mod alerts;
 pub mod audit;
 pub mod batch;
 mod billing;
@@ -19,6 +20,7 @@ pub mod lookup;
 pub mod retention;
 mod rollups;
 pub mod series;
+mod settings;
 mod slack_webhooks;
 mod tenant_changes;
 pub mod tenants;

@@ -43,8 +43,18 @@ pub struct UsageRows {
     pub features: Vec<FeatureRow>,
 }
 
-/// Adds to the periods' totals.
-pub(super) async fn add_periods(tx: &mut PgConnection, batch: &PeriodBatch) -> Result<(), StoreError> {
+/// What a period came to by a count.
+#[derive(Debug)]
+pub(super) struct Total {
+    pub(super) tenant: String,
+    pub(super) period_start: Timestamp,
+    pub(super) total_tokens: i64,
+    /// The quota that it is held against, if it is over and the tenant has another by now.
+    pub(super) monthly_quota: Option<i64>,
+}
+
+/// Adds to the periods' totals, and answers what they are now.
+pub(super) async fn add_periods(tx: &mut PgConnection, batch: &PeriodBatch) -> Result<Vec<Total>, StoreError> {
     let tenants: Vec<String> = batch.keys().map(|(tenant, _)| tenant.to_string()).collect();
     let starts: Vec<_> = batch.keys().map(|(_, period)| period.start.to_sqlx()).collect();
     let ends: Vec<_> = batch.keys().map(|(_, period)| period.end.to_sqlx()).collect();
@@ -54,7 +64,7 @@ pub(super) async fn add_periods(tx: &mut PgConnection, batch: &PeriodBatch) -> R
     sqlx::query!(
         // A reader asks for what changed since it last looked, so the time is that of the write and
         // not of the transaction's start.
-        "INSERT INTO usage_periods (tenant, period_start, period_end, total_tokens, events, last_minute, updated_at)
+        r#"INSERT INTO usage_periods (tenant, period_start, period_end, total_tokens, events, last_minute, updated_at)
          SELECT tenant, period_start, period_end, tokens, events, minute, clock_timestamp()
          FROM UNNEST($1::text[], $2::timestamptz[], $3::timestamptz[], $4::bigint[], $5::bigint[], $6::timestamptz[])
               AS batch (tenant, period_start, period_end, tokens, events, minute)
@@ -63,7 +73,8 @@ pub(super) async fn add_periods(tx: &mut PgConnection, batch: &PeriodBatch) -> R
          SET total_tokens = usage_periods.total_tokens + EXCLUDED.total_tokens,
              events       = usage_periods.events + EXCLUDED.events,
              last_minute  = GREATEST(usage_periods.last_minute, EXCLUDED.last_minute),
-             updated_at   = clock_timestamp()",
+             updated_at   = clock_timestamp()
+         RETURNING tenant, period_start AS "period_start: jiff_sqlx::Timestamp", total_tokens, monthly_quota"#,
         &tenants,
         &starts as &[jiff_sqlx::Timestamp],
         &ends as &[jiff_sqlx::Timestamp],
@@ -71,9 +82,14 @@ pub(super) async fn add_periods(tx: &mut PgConnection, batch: &PeriodBatch) -> R
         &events,
         &minutes as &[jiff_sqlx::Timestamp],
     )
-    .execute(tx)
+    .map(|row| Total {
+        tenant: row.tenant,
+        period_start: row.period_start.to_jiff(),
+        total_tokens: row.total_tokens,
+        monthly_quota: row.monthly_quota,
+    })
+    .fetch_all(tx)
     .await
-    .map(drop)
     .map_err(StoreError::postgres("add to usage_periods"))
 }
 
