@@ -65,7 +65,7 @@ impl Snapshot {
     /// The usage of `tenant` in the period that `now` lies in.
     #[must_use]
     pub fn current(&self, tenant: &Tenant, now: Timestamp) -> Current {
-        let period = BillingPeriod::containing(now, tenant.billing_day, &tenant.time_zone);
+        let period = tenant.calendar.period(now);
         let usage = self.periods.get(tenant.id.as_str()).and_then(|periods| periods.get(&period.start));
         Current { period, usage: usage.cloned().unwrap_or_default() }
     }

@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 use flagmeter_core::packed::{Batch, Unreadable};
 use flagmeter_runtime::admin::Readiness;
 use flagmeter_runtime::clock::Clock;
+use flagmeter_store::postgres::alerts;
 use flagmeter_store::postgres::batch::{Counter, Entry};
 use flagmeter_store::postgres::retention::{self, Limits};
 use flagmeter_store::postgres::{self, dead_letters};
 use flagmeter_store::queue::{EventQueue, Heartbeat, RawEntry};
 use flagmeter_store::{PgPool, StoreError};
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use tokio_util::sync::CancellationToken;
 
@@ -52,6 +54,9 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 
 /// The longest.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// How often tenants are looked for whose quota has changed by itself, because a boost began or ended.
+const REVIEW_EVERY: Duration = Duration::from_mins(1);
 
 /// A worker's loop and what it needs.
 pub struct Drain {
@@ -184,15 +189,20 @@ impl Drain {
     }
 
     /// What happens beside the main loop: entries left behind by others, partitions for tomorrow,
-    /// the queue's length.
+    /// the queue's length, boosts that begin and end.
     async fn look_around(&self, shutdown: &CancellationToken) {
         let mut round = tokio::time::interval(ROUND);
         let mut house = tokio::time::interval(KEEP_HOUSE_EVERY);
+        let mut review = tokio::time::interval(REVIEW_EVERY);
+        let mut reviewed = None;
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 _ = house.tick() => {
                     self.keep_house().await;
+                }
+                _ = review.tick() => {
+                    reviewed = self.review(reviewed).await;
                 }
                 _ = round.tick() => {
                     match self.queue.claim(&self.consumer, LEFT_BEHIND, BATCH_ENTRIES).await {
@@ -206,6 +216,19 @@ impl Drain {
                     }
                     self.report().await;
                 }
+            }
+        }
+    }
+
+    /// Holds usage against quotas that have changed by themselves after `since`; the first time, all usage there is.
+    /// Answers until when that is done.
+    async fn review(&self, since: Option<Timestamp>) -> Option<Timestamp> {
+        let now = self.clock.now();
+        match alerts::review_boosts(&self.pool, since, now).await {
+            Ok(_) => Some(now),
+            Err(error) => {
+                self.failed(Step::Review, &error);
+                since
             }
         }
     }

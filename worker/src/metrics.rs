@@ -49,11 +49,21 @@ pub enum Step {
     Forget,
     /// Saying what was done, and asking what is left.
     Report,
+    /// Holding usage against quotas that changed by themselves.
+    Review,
 }
 
 impl Step {
-    const ALL: [Self; 7] =
-        [Self::Read, Self::Claim, Self::Apply, Self::Confirm, Self::Prepare, Self::Forget, Self::Report];
+    const ALL: [Self; 8] = [
+        Self::Read,
+        Self::Claim,
+        Self::Apply,
+        Self::Confirm,
+        Self::Prepare,
+        Self::Forget,
+        Self::Report,
+        Self::Review,
+    ];
 
     fn as_str(self) -> &'static str {
         match self {
@@ -64,6 +74,7 @@ impl Step {
             Self::Prepare => "prepare",
             Self::Forget => "forget",
             Self::Report => "report",
+            Self::Review => "review",
         }
     }
 }

@@ -51,19 +51,20 @@ pub(crate) struct Row {
 impl Row {
     fn of(tenant: &Tenant, snapshot: &Snapshot, now: Timestamp) -> Self {
         let current = snapshot.current(tenant, now);
-        let percent = quota::percent(current.usage.total_tokens, tenant.monthly_quota);
+        let quota = tenant.quota.at(now);
+        let percent = quota::percent(current.usage.total_tokens, quota);
         Self {
             tenant: tenant.id.to_string(),
             name: tenant.name.clone(),
             used: grouped(current.usage.total_tokens),
-            quota: grouped(tenant.monthly_quota),
+            quota: grouped(quota),
             percent,
             level: match percent {
                 ..80 => "low",
                 80..100 => "high",
                 _ => "over",
             },
-            resets: tenant.time_zone.to_datetime(current.period.end).date().to_string(),
+            resets: tenant.calendar.terms().time_zone.to_datetime(current.period.end).date().to_string(),
         }
     }
 

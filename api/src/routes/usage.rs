@@ -13,7 +13,7 @@ use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
-use flagmeter_core::quota;
+use flagmeter_core::quota::{self, Boost};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -40,7 +40,12 @@ struct Answer<'a> {
     total_tokens: i64,
     /// Rounded down; may pass 100.
     quota_percent: i64,
+    /// With the boosts of now.
     monthly_quota: i64,
+    /// Without them.
+    base_quota: i64,
+    /// Raises of the quota that hold now, or will in this period.
+    boosts: Vec<&'a Boost>,
     /// Never below 0.
     remaining_tokens: i64,
     period_start: Timestamp,
@@ -66,16 +71,21 @@ struct Feature<Name> {
 async fn usage(State(state): State<Arc<AppState>>, Path(tenant): Path<String>) -> Result<Response, ApiError> {
     let tenant = state.directory.find(&tenant)?.ok_or(ApiError::TenantNotFound)?;
     let snapshot = state.usage.newest().ok_or(ApiError::NotReady)?;
-    let current = snapshot.current(&tenant, state.clock.now());
+    let now = state.clock.now();
+    let current = snapshot.current(&tenant, now);
     let used = current.usage.total_tokens;
+    let quota = tenant.quota.at(now);
+    let boosts = tenant.quota.boosts.iter();
     let features = current.usage.features.iter();
     let answer = Answer {
         tenant: tenant.id.as_str(),
         minute: current.usage.last_minute,
         total_tokens: used,
-        quota_percent: quota::percent(used, tenant.monthly_quota),
-        monthly_quota: tenant.monthly_quota,
-        remaining_tokens: quota::remaining(used, tenant.monthly_quota),
+        quota_percent: quota::percent(used, quota),
+        monthly_quota: quota,
+        base_quota: tenant.quota.base,
+        boosts: boosts.filter(|boost| now < boost.until && boost.from < current.period.end).collect(),
+        remaining_tokens: quota::remaining(used, quota),
         period_start: current.period.start,
         period_end: current.period.end,
         as_of: snapshot.as_of,

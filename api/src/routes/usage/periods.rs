@@ -114,8 +114,7 @@ fn limit(query: Option<&str>) -> Result<u16, ApiError> {
 /// The open period comes first, also while nothing is counted in it.
 fn with_open(mut periods: Vec<Period>, tenant: &Tenant, now: Timestamp, limit: u16) -> Vec<Period> {
     if periods.first().is_none_or(|newest| newest.end <= now) {
-        let BillingPeriod { start, end } =
-            BillingPeriod::containing(now, tenant.billing_day, &tenant.time_zone);
+        let BillingPeriod { start, end } = tenant.calendar.period(now);
         periods.insert(0, Period { start, end, total_tokens: 0, events: 0, features: Vec::new() });
         periods.truncate(limit.into());
     }

@@ -9,7 +9,6 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::{Extension, Json};
 use flagmeter_core::event::FeatureName;
-use flagmeter_core::period::BillingPeriod;
 use flagmeter_core::window::{self, Question, Window};
 use flagmeter_store::postgres::directory::Tenant;
 use flagmeter_store::postgres::series;
@@ -93,14 +92,13 @@ impl Asked {
         let mut parameters = Parameters::of(query, &["from", "to", "window", "feature", "timeZone"]);
         let window = parameters.take("window", str::parse).unwrap_or(Window::Day);
         let feature = parameters.take("feature", |text| FeatureName::try_from(text));
-        let zone = parameters.take("timeZone", zone).unwrap_or_else(|| tenant.time_zone.clone());
+        let zone =
+            parameters.take("timeZone", zone).unwrap_or_else(|| tenant.calendar.terms().time_zone.clone());
         let from = parameters.take("from", |text| bound(text, &zone));
         let to = parameters.take("to", |text| bound(text, &zone));
         parameters.finish()?;
         let question = Question { window, zone, from, to };
-        let windows = question.windows(now, kept_days, |instant| {
-            BillingPeriod::containing(instant, tenant.billing_day, &tenant.time_zone)
-        });
+        let windows = question.windows(now, kept_days, |instant| tenant.calendar.period(instant));
         let windows = windows.inspect_err(|refusal| parameters.refuse(refusal.parameter(), refusal));
         parameters.finish()?;
         Ok(Self { window, zone: question.zone, feature, windows: windows.unwrap_or_default() })

@@ -13,9 +13,9 @@ use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
 use sqlx::PgConnection;
 
+use super::billing;
 use super::settings::{self, TenantSettings};
 use super::usage::Total;
-use super::billing;
 use crate::{PgPool, StoreError};
 
 /// What was used in a period, and the quota that it is held against.
@@ -41,9 +41,9 @@ pub(super) async fn watch(
         let Some(total) = totals.get(&(tenant.as_str(), period.start)) else { continue };
         let TenantSettings { quota, thresholds, .. } = settings.of(tenant);
         let quota = total.monthly_quota.unwrap_or_else(|| quota.during(period, settings.read_at));
-        let before = total.total_tokens.saturating_sub(row.sum.tokens);
-        if thresholds.newly_reached(before, total.total_tokens, quota) {
-            let held = Held { tenant: tenant.as_str(), period: *period, used: total.total_tokens, quota };
+        let before = total.tokens.saturating_sub(row.sum.tokens);
+        if thresholds.newly_reached(before, total.tokens, quota) {
+            let held = Held { tenant: tenant.as_str(), period: *period, used: total.tokens, quota };
             record(tx, &held, thresholds).await?;
         }
     }
@@ -108,10 +108,12 @@ async fn changed_by_themselves(
     since: Timestamp,
     now: Timestamp,
 ) -> Result<Vec<String>, StoreError> {
-    let rows = sqlx::query!("SELECT id, monthly_quota, quota_boosts FROM tenants WHERE quota_boosts <> '[]' ORDER BY id")
-        .fetch_all(pool)
-        .await
-        .map_err(StoreError::postgres("read the tenants' boosts"))?;
+    let rows = sqlx::query!(
+        "SELECT id, monthly_quota, quota_boosts FROM tenants WHERE quota_boosts <> '[]' ORDER BY id"
+    )
+    .fetch_all(pool)
+    .await
+    .map_err(StoreError::postgres("read the tenants' boosts"))?;
     let changed = |row: &_| {
         let (base, boosts): &(i64, serde_json::Value) = row;
         settings::quota(*base, boosts.clone()).changes(since, now)
@@ -134,7 +136,12 @@ async fn noteworthy(pool: &PgPool, now: Timestamp) -> Result<Vec<String>, StoreE
     .map_err(StoreError::postgres("read the tenants' open periods"))?;
     let rows = rows.into_iter().filter(|row| {
         let boosted = row.quota_boosts.as_array().is_some_and(|boosts| !boosts.is_empty());
-        boosted || settings::thresholds(row.thresholds.clone()).newly_reached(0, row.total_tokens, row.monthly_quota)
+        boosted
+            || settings::thresholds(row.thresholds.clone()).newly_reached(
+                0,
+                row.total_tokens,
+                row.monthly_quota,
+            )
     });
     let mut ids: Vec<String> = rows.map(|row| row.id).collect();
     ids.dedup();

@@ -1,12 +1,13 @@
 //! The tenants as the api needs to know them, and the word that they changed.
 
+use flagmeter_core::calendar::Calendar;
 use flagmeter_core::event::TenantName;
-use flagmeter_core::period::BillingDay;
+use flagmeter_core::quota::{Boost, Quota};
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgListener;
 
+use super::settings::{self, CalendarEntry};
 use crate::{PgPool, StoreError};
 
 /// The channel on which a trigger of `tenants` speaks (migrations, `tenants_changed`).
@@ -19,12 +20,10 @@ pub struct Tenant {
     pub id: TenantName,
     /// What people call it.
     pub name: String,
-    /// Tokens a billing period.
-    pub monthly_quota: i64,
-    /// The day on which its periods start.
-    pub billing_day: BillingDay,
-    /// The zone in which they do.
-    pub time_zone: TimeZone,
+    /// How much it may use in a billing period.
+    pub quota: Quota,
+    /// By which its periods are made.
+    pub calendar: Calendar,
 }
 
 /// All tenants whose resource exists, in the order of their ids.
@@ -34,7 +33,7 @@ pub struct Tenant {
 /// [`StoreError::Postgres`]; the same call may be made again.
 pub async fn load(pool: &PgPool) -> Result<Vec<Tenant>, StoreError> {
     let rows = sqlx::query!(
-        "SELECT id, name, monthly_quota, billing_day, time_zone
+        "SELECT id, name, monthly_quota, quota_boosts, billing_day, time_zone, calendars
          FROM tenants
          WHERE detached_at IS NULL
          ORDER BY id"
@@ -46,10 +45,8 @@ pub async fn load(pool: &PgPool) -> Result<Vec<Tenant>, StoreError> {
         Some(Tenant {
             id: TenantName::try_from(row.id).ok()?,
             name: row.name,
-            monthly_quota: row.monthly_quota,
-            billing_day: BillingDay::try_from(i32::from(row.billing_day)).ok()?,
-            // As where it is counted: a zone that is not in the table of zones is read as UTC.
-            time_zone: TimeZone::get(&row.time_zone).unwrap_or(TimeZone::UTC),
+            quota: settings::quota(row.monthly_quota, row.quota_boosts),
+            calendar: settings::calendar(row.billing_day, &row.time_zone, row.calendars)?,
         })
     });
     Ok(tenants.collect())
@@ -71,8 +68,8 @@ struct KeptTenant {
     id: TenantName,
     name: String,
     monthly_quota: i64,
-    billing_day: i8,
-    time_zone: String,
+    boosts: Vec<Boost>,
+    calendars: Vec<CalendarEntry>,
 }
 
 impl Kept {
@@ -82,9 +79,9 @@ impl Kept {
         let keep = |tenant: &Tenant| KeptTenant {
             id: tenant.id.clone(),
             name: tenant.name.clone(),
-            monthly_quota: tenant.monthly_quota,
-            billing_day: tenant.billing_day.number(),
-            time_zone: tenant.time_zone.iana_name().unwrap_or("UTC").to_owned(),
+            monthly_quota: tenant.quota.base,
+            boosts: tenant.quota.boosts.clone(),
+            calendars: settings::entries(&tenant.calendar),
         };
         Self { as_of, tenants: tenants.iter().map(keep).collect() }
     }
@@ -96,9 +93,8 @@ impl Kept {
             Some(Tenant {
                 id: kept.id,
                 name: kept.name,
-                monthly_quota: kept.monthly_quota,
-                billing_day: BillingDay::try_from(i32::from(kept.billing_day)).ok()?,
-                time_zone: TimeZone::get(&kept.time_zone).unwrap_or(TimeZone::UTC),
+                quota: Quota { base: kept.monthly_quota, boosts: kept.boosts },
+                calendar: settings::calendar_of(&kept.calendars)?,
             })
         };
         self.tenants.into_iter().filter_map(again).collect()

@@ -42,14 +42,15 @@ pub(super) fn thresholds(percents: Vec<i32>) -> Thresholds {
 /// The calendar that counts: what the column `calendars` says, or, where that is empty, the wanted one. `None` if
 /// there is no such billing day.
 pub(super) fn calendar(billing_day: i16, time_zone: &str, calendars: Value) -> Option<Calendar> {
-    calendar_of(serde_json::from_value(calendars).unwrap_or_default()).or_else(|| {
+    let entries: Vec<CalendarEntry> = serde_json::from_value(calendars).unwrap_or_default();
+    calendar_of(&entries).or_else(|| {
         let billing_day = BillingDay::try_from(i32::from(billing_day)).ok()?;
         Some(Calendar::new(billing_day, zone(time_zone)))
     })
 }
 
 /// The calendar of these entries; `None` if they make none.
-pub(super) fn calendar_of(entries: Vec<CalendarEntry>) -> Option<Calendar> {
+pub(super) fn calendar_of(entries: &[CalendarEntry]) -> Option<Calendar> {
     let terms = |entry: &CalendarEntry| {
         let billing_day = BillingDay::try_from(entry.billing_day).ok()?;
         Some(Terms { billing_day, time_zone: zone(&entry.time_zone) })

@@ -48,13 +48,16 @@ pub struct UsageRows {
 pub(super) struct Total {
     pub(super) tenant: String,
     pub(super) period_start: Timestamp,
-    pub(super) total_tokens: i64,
+    pub(super) tokens: i64,
     /// The quota that it is held against, if it is over and the tenant has another by now.
     pub(super) monthly_quota: Option<i64>,
 }
 
 /// Adds to the periods' totals, and answers what they are now.
-pub(super) async fn add_periods(tx: &mut PgConnection, batch: &PeriodBatch) -> Result<Vec<Total>, StoreError> {
+pub(super) async fn add_periods(
+    tx: &mut PgConnection,
+    batch: &PeriodBatch,
+) -> Result<Vec<Total>, StoreError> {
     let tenants: Vec<String> = batch.keys().map(|(tenant, _)| tenant.to_string()).collect();
     let starts: Vec<_> = batch.keys().map(|(_, period)| period.start.to_sqlx()).collect();
     let ends: Vec<_> = batch.keys().map(|(_, period)| period.end.to_sqlx()).collect();
@@ -85,7 +88,7 @@ pub(super) async fn add_periods(tx: &mut PgConnection, batch: &PeriodBatch) -> R
     .map(|row| Total {
         tenant: row.tenant,
         period_start: row.period_start.to_jiff(),
-        total_tokens: row.total_tokens,
+        tokens: row.total_tokens,
         monthly_quota: row.monthly_quota,
     })
     .fetch_all(tx)

@@ -1,0 +1,202 @@
+use flagmeter_core::event::UsageEvent;
+use jiff::SignedDuration;
+
+use super::*;
+use crate::postgres::audit::books;
+use crate::postgres::batch::{Counter, Entry};
+use crate::testing::{NOON, add_tenant, entry, event, reversal_of, with_id};
+
+/// What is recorded, oldest first: kind, threshold, quota, total.
+async fn recorded_of(pool: &PgPool, tenant: &str) -> Vec<(String, i32, i64, i64)> {
+    sqlx::query_as(
+        "SELECT kind, threshold, monthly_quota, total_tokens FROM alerts WHERE tenant = $1 ORDER BY id",
+    )
+    .bind(tenant)
+    .fetch_all(pool)
+    .await
+    .unwrap()
+}
+
+fn crossed(threshold: i32, quota: i64, total: i64) -> (String, i32, i64, i64) {
+    ("crossed".to_owned(), threshold, quota, total)
+}
+
+fn recovered(threshold: i32, quota: i64, total: i64) -> (String, i32, i64, i64) {
+    ("recovered".to_owned(), threshold, quota, total)
+}
+
+/// What is to be sent: channel, threshold.
+async fn messages(pool: &PgPool) -> Vec<(String, i32)> {
+    sqlx::query_as(
+        "SELECT channel, threshold FROM alert_deliveries JOIN alerts ON id = alert ORDER BY id, channel",
+    )
+    .fetch_all(pool)
+    .await
+    .unwrap()
+}
+
+/// A tenant with a quota of 1,000, and both channels.
+async fn add_watched(pool: &PgPool, thresholds: &[i32]) {
+    add_tenant(pool, "acme").await;
+    set(pool, "monthly_quota = 1000").await;
+    sqlx::query("UPDATE tenants SET thresholds = $1").bind(thresholds).execute(pool).await.unwrap();
+    let sealed = vec![0_u8; 40];
+    for statement in [
+        "INSERT INTO slack_webhooks (tenant, url, enabled) VALUES ('acme', $1, true)",
+        "INSERT INTO webhooks (tenant, url, secret, enabled) VALUES ('acme', $1, $1, true)",
+    ] {
+        sqlx::query(statement).bind(&sealed).execute(pool).await.unwrap();
+    }
+}
+
+async fn set(pool: &PgPool, columns: &str) {
+    let query = sqlx::AssertSqlSafe(format!("UPDATE tenants SET {columns}"));
+    sqlx::query(query).execute(pool).await.unwrap();
+}
+
+async fn count(pool: &PgPool, entries: &[Entry]) {
+    Counter::new(pool.clone()).apply(entries).await.unwrap();
+}
+
+fn noon() -> Timestamp {
+    NOON.parse().unwrap()
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn exactly_eighty_percent_is_recorded_and_one_token_less_is_not(pool: PgPool) {
+    add_watched(&pool, &[80]).await;
+    set(&pool, "monthly_quota = 10000").await;
+    count(&pool, &[entry(1, [event("acme", 7_999)])]).await;
+    assert_eq!(recorded_of(&pool, "acme").await, []);
+    count(&pool, &[entry(2, [event("acme", 1)])]).await;
+    assert_eq!(recorded_of(&pool, "acme").await, [crossed(80, 10_000, 8_000)]);
+    assert_eq!(messages(&pool).await, [("slack".to_owned(), 80), ("webhook".to_owned(), 80)]);
+    // What comes after it, and what comes again, is no news.
+    count(&pool, &[entry(2, [event("acme", 1)]), entry(3, [event("acme", 5_000)])]).await;
+    assert_eq!(recorded_of(&pool, "acme").await.len(), 1);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn of_several_crossed_at_once_the_highest_is_told_and_all_are_recorded(pool: PgPool) {
+    add_watched(&pool, &[50, 80, 100]).await;
+    sqlx::query("UPDATE webhooks SET enabled = false").execute(&pool).await.unwrap();
+    count(&pool, &[entry(1, [event("acme", 900)])]).await;
+    assert_eq!(recorded_of(&pool, "acme").await, [crossed(80, 1_000, 900), crossed(50, 1_000, 900)]);
+    assert_eq!(messages(&pool).await, [("slack".to_owned(), 80)]);
+    let told: Vec<Option<i32>> = sqlx::query_scalar(
+        "SELECT told.threshold FROM alerts LEFT JOIN alerts AS told ON told.id = alerts.superseded_by ORDER BY alerts.id",
+    )
+    .fetch_all(&pool)
+    .await
+    .unwrap();
+    assert_eq!(told, [None, Some(80)]);
+    count(&pool, &[entry(2, [event("acme", 100)])]).await;
+    assert_eq!(messages(&pool).await, [("slack".to_owned(), 80), ("slack".to_owned(), 100)]);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn sixteen_workers_that_cross_at_once_record_it_once(pool: PgPool) {
+    add_watched(&pool, &[80]).await;
+    // Together they reach 1,600 of 1,000; which of them crosses is chance.
+    let workers = (1..=16).map(|number| {
+        let pool = pool.clone();
+        async move { Counter::new(pool).apply(&[entry(number, [event("acme", 100)])]).await.unwrap() }
+    });
+    let mut tasks = tokio::task::JoinSet::new();
+    workers.for_each(|worker| drop(tasks.spawn(worker)));
+    tasks.join_all().await;
+    assert_eq!(recorded_of(&pool, "acme").await, [crossed(80, 1_000, 800)]);
+    assert_eq!(messages(&pool).await.len(), 2);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn each_period_is_held_against_the_quota_by_itself(pool: PgPool) {
+    add_watched(&pool, &[80]).await;
+    let on = |number, day: &str| {
+        entry(number, [UsageEvent { occurred_at: day.parse().unwrap(), ..event("acme", 800) }])
+    };
+    count(&pool, &[on(1, "2026-06-15T12:00:00Z")]).await;
+    // A late event of a period that is over, and one of the next, which has not begun by the sender's clock.
+    count(&pool, &[on(2, "2026-05-31T23:59:59Z"), on(3, "2026-07-01T00:00:00Z")]).await;
+    let starts: Vec<String> = sqlx::query_scalar(
+        "SELECT (period_start AT TIME ZONE 'UTC')::date::text FROM alerts ORDER BY period_start",
+    )
+    .fetch_all(&pool)
+    .await
+    .unwrap();
+    assert_eq!(starts, ["2026-05-01", "2026-06-01", "2026-07-01"]);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn what_is_taken_back_recovers_nothing_and_is_not_told_twice(pool: PgPool) {
+    add_watched(&pool, &[80]).await;
+    let used = with_id(event("acme", 900), "order-7");
+    count(&pool, &[entry(1, [used.clone()])]).await;
+    count(&pool, &[entry(2, [reversal_of(&used)])]).await;
+    count(&pool, &[entry(3, [event("acme", 850)])]).await;
+    assert_eq!(recorded_of(&pool, "acme").await, [crossed(80, 1_000, 900)]);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn what_does_not_commit_records_nothing_and_comes_again_whole(pool: PgPool) {
+    add_watched(&pool, &[80]).await;
+    // The last write of the transaction fails, so everything before it is undone.
+    sqlx::raw_sql(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'away'; END $$;
+         CREATE TRIGGER refuse BEFORE INSERT ON alert_deliveries FOR EACH ROW EXECUTE FUNCTION refuse()",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    let counter = Counter::new(pool.clone());
+    let batch = [entry(1, [event("acme", 900)])];
+    counter.apply(&batch).await.unwrap_err();
+    assert_eq!(recorded_of(&pool, "acme").await, []);
+    assert_eq!(books(&pool).await.unwrap(), []);
+    sqlx::query("DROP TRIGGER refuse ON alert_deliveries").execute(&pool).await.unwrap();
+    counter.apply(&batch).await.unwrap();
+    assert_eq!(recorded_of(&pool, "acme").await, [crossed(80, 1_000, 900)]);
+    assert_eq!(messages(&pool).await.len(), 2);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_boost_puts_thresholds_out_of_reach_while_it_holds(pool: PgPool) {
+    add_watched(&pool, &[80]).await;
+    set(
+        &pool,
+        r#"quota_boosts = '[{"tokens": 1000, "from": "2026-06-10T00:00:00Z", "until": "2026-06-20T00:00:00Z", "reason": "launch"}]'"#,
+    )
+    .await;
+    // June is over by PostgreSQL's clock, and the boost ended in it: the count is held against the base.
+    count(&pool, &[entry(1, [event("acme", 900)])]).await;
+    assert_eq!(recorded_of(&pool, "acme").await, [crossed(80, 1_000, 900)]);
+    let minute = SignedDuration::from_mins(1);
+    let review = async |since: Option<&str>, now: Timestamp| {
+        review_boosts(&pool, since.map(|since| since.parse().unwrap()), now).await.unwrap()
+    };
+    // By the clock of the one who looks, the boost holds: nothing changed within the last minute.
+    assert_eq!(review(Some("2026-06-15T11:59:00Z"), noon()).await, 0);
+    // It began since it was looked for last: 900 of 2,000.
+    assert_eq!(review(Some("2026-06-09T23:59:30Z"), noon()).await, 1);
+    let so_far = [crossed(80, 1_000, 900), recovered(80, 2_000, 900)];
+    assert_eq!(recorded_of(&pool, "acme").await, so_far);
+    // Whoever looks again, or for the first time, says nothing new.
+    assert_eq!(review(None, noon() + minute).await, 1);
+    assert_eq!(recorded_of(&pool, "acme").await, so_far);
+    // 1,700 of 2,000 while it holds, and then of 1,000: that threshold of that quota is known.
+    sqlx::query("UPDATE usage_periods SET total_tokens = 1700").execute(&pool).await.unwrap();
+    review(None, noon()).await;
+    review(Some("2026-06-19T23:59:30Z"), "2026-06-20T00:00:00Z".parse().unwrap()).await;
+    assert_eq!(recorded_of(&pool, "acme").await[2..], [crossed(80, 2_000, 1_700)]);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn usage_from_before_anybody_watched_is_found_by_the_first_look(pool: PgPool) {
+    add_watched(&pool, &[80]).await;
+    set(&pool, "thresholds = '{}'").await;
+    count(&pool, &[entry(1, [event("acme", 900)])]).await;
+    set(&pool, "thresholds = '{80}'").await;
+    add_tenant(&pool, "idle").await;
+    assert_eq!(review_boosts(&pool, None, noon()).await.unwrap(), 1);
+    assert_eq!(recorded_of(&pool, "acme").await, [crossed(80, 1_000, 900)]);
+}
