@@ -82,13 +82,12 @@ async fn ingest(State(state): State<Arc<AppState>>, request: Request) -> Result<
         Body::One(event, id) => (vec![event], Some(id)),
         Body::Many(events) => (events, None),
     };
-    let (mut events, errors) = sort(list, single.is_some(), &state, now)?;
+    let key = idempotency_key(&headers)?;
+    let (events, errors) = sort(list, single.is_some(), key, &state, now)?;
     let lenient = single.is_none() && prefers_lenient(&headers);
     if !errors.is_empty() && (!lenient || events.is_empty()) {
         return Err(ApiError::Invalid(errors));
     }
-    name_by_request(&mut events, idempotency_key(&headers)?);
-    let events: Vec<UsageEvent> = events.into_iter().map(|(_, event)| event).collect();
     let accepted = events.len();
     let receipt = state.batcher.push(events).await.map_err(ApiError::QueueUnavailable)?;
     state.metrics.accepted(accepted);
@@ -106,15 +105,21 @@ pub(super) fn one(id: String, durability: Durability) -> Response {
     (StatusCode::ACCEPTED, Json(answer)).into_response()
 }
 
-/// The events that can be taken, each with its place, and what is wrong with the others.
-type Sorted = (Vec<(usize, UsageEvent)>, Vec<EventProblem>);
+/// The events that can be taken, and what is wrong with the others.
+type Sorted = (Vec<UsageEvent>, Vec<EventProblem>);
 
-/// Sorts a request's events.
-fn sort(list: Vec<Checked>, single: bool, state: &AppState, now: Timestamp) -> Result<Sorted, NotKnownYet> {
+/// Sorts a request's events. Those without an id get the one that their place in the request makes with its `key`.
+fn sort(
+    list: Vec<Checked>,
+    single: bool,
+    key: Option<&str>,
+    state: &AppState,
+    now: Timestamp,
+) -> Result<Sorted, NotKnownYet> {
     let (mut events, mut errors) = (Vec::with_capacity(list.len()), Vec::new());
     for (place, event) in list.into_iter().enumerate() {
         let index = (!single).then_some(place);
-        let event = match event {
+        let mut event = match event {
             Ok(event) => event,
             Err(faults) => {
                 errors.extend(faults.into_iter().map(|fault| invalid(index, fault)));
@@ -123,7 +128,10 @@ fn sort(list: Vec<Checked>, single: bool, state: &AppState, now: Timestamp) -> R
         };
         match state.directory.find(event.tenant.as_str())? {
             None => errors.push(unknown_tenant(index, &event)),
-            Some(tenant) if state.features.admit(&tenant, &event, now) => events.push((place, event)),
+            Some(tenant) if state.features.admit(&tenant, &event, now) => {
+                event.id = event.id.or_else(|| key.map(|key| EventId::of(&format!("{key}#{place}"))));
+                events.push(event);
+            }
             Some(_) => errors.push(too_many_features(index, state.features.limit())),
         }
     }
@@ -158,13 +166,5 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
         Ok(Some(key))
     } else {
         Err(ApiError::InvalidIdempotencyKey)
-    }
-}
-
-/// Gives the events without an id the id that their place in the request makes.
-fn name_by_request(events: &mut [(usize, UsageEvent)], key: Option<&str>) {
-    let Some(key) = key else { return };
-    for (place, event) in events.iter_mut().filter(|(_, event)| event.id.is_none()) {
-        event.id = Some(EventId::of(&format!("{key}#{place}")));
     }
 }

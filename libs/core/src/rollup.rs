@@ -3,7 +3,7 @@
 //! Both matter to the database. A key twice would make PostgreSQL refuse the upsert, and two workers
 //! that lock rows in different orders would deadlock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::event::{FeatureName, TenantName, UsageEvent};
 use crate::minute::Minute;
@@ -58,12 +58,16 @@ impl RollupBatch {
     ///
     /// [`SumOverflow`].
     pub fn of<'a>(events: impl IntoIterator<Item = &'a UsageEvent>) -> Result<Self, SumOverflow> {
-        let mut rows = BTreeMap::<_, Sum>::new();
+        // Ordered only once folded: there are many events and few keys.
+        let mut sums = HashMap::<_, Sum>::new();
         for event in events {
-            let key = (event.tenant.clone(), event.feature.clone(), Minute::of(event.occurred_at));
-            rows.entry(key).or_default().add(Sum { tokens: event.signed_tokens(), events: 1 })?;
+            let key = (&event.tenant, &event.feature, Minute::of(event.occurred_at));
+            sums.entry(key).or_default().add(Sum { tokens: event.signed_tokens(), events: 1 })?;
         }
-        Ok(Self(rows))
+        let owned = |(tenant, feature, minute): (&TenantName, &FeatureName, _)| {
+            (tenant.clone(), feature.clone(), minute)
+        };
+        Ok(Self(sums.into_iter().map(|(key, sum)| (owned(key), sum)).collect()))
     }
 
     /// The rows, in key order.

@@ -3,7 +3,7 @@
 //! Unknown fields are ignored, so that clients may send more than is metered; a field that comes
 //! twice is refused.
 
-use jiff::{Timestamp, Unit};
+use jiff::Timestamp;
 use serde::de::MapAccess;
 
 use super::fault::{Fault, Faults};
@@ -83,8 +83,31 @@ pub(super) fn tenant(faults: &mut Faults, field: &str, value: Option<&Value<'_>>
     faults.required(field, value, &NotATenant, |value| value.text()?.try_into().ok())
 }
 
-/// The database and the queue keep microseconds.
+/// The database and the queue keep microseconds. Rounded towards the past.
 fn whole_microseconds(instant: Timestamp) -> Timestamp {
-    let floor = jiff::TimestampRound::new().smallest(Unit::Microsecond).mode(jiff::RoundMode::Floor);
-    instant.round(floor).unwrap_or(instant)
+    // The fraction has the sign of the seconds.
+    let fraction = i64::from(instant.subsec_nanosecond().div_euclid(1_000));
+    let whole = instant.as_second().checked_mul(1_000_000).map(|seconds| seconds + fraction);
+    whole.and_then(|whole| Timestamp::from_microsecond(whole).ok()).unwrap_or(instant)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_below_a_microsecond_is_cut_off_towards_the_past() {
+        let cases = [
+            ("2026-06-15T12:00:00.123456789Z", "2026-06-15T12:00:00.123456Z"),
+            ("2026-06-15T12:00:00Z", "2026-06-15T12:00:00Z"),
+            ("1969-12-31T23:59:59.999999001Z", "1969-12-31T23:59:59.999999Z"),
+            ("1969-12-31T23:59:58.5Z", "1969-12-31T23:59:58.5Z"),
+        ];
+        for (instant, whole) in cases {
+            assert_eq!(whole_microseconds(instant.parse().unwrap()), whole.parse().unwrap(), "{instant}");
+        }
+        for extreme in [Timestamp::MIN, Timestamp::MAX] {
+            assert!(whole_microseconds(extreme) <= extreme);
+        }
+    }
 }

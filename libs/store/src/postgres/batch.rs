@@ -253,9 +253,12 @@ async fn count(
     if rows.is_empty() {
         return Ok(());
     }
-    let batch = RollupBatch::of(rows.iter().map(|row| row.event))?;
-    let (periods, features) = batch.periods(|tenant, minute| settings.period(tenant, minute.start()))?;
-    events::copy(tx, rows).await?;
+    let fold = || {
+        let batch = RollupBatch::of(rows.iter().map(|row| row.event))?;
+        let (periods, features) = batch.periods(|tenant, minute| settings.period(tenant, minute.start()))?;
+        Ok::<_, StoreError>((batch, periods, features))
+    };
+    let (batch, periods, features) = events::copy(tx, rows, fold).await??;
     rollups::add(tx, &batch).await?;
     let totals = usage::add_periods(tx, &periods).await?;
     usage::add_features(tx, &features).await?;

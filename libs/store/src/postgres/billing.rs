@@ -1,6 +1,6 @@
 //! The settings that a count depends on, read under a lock inside the counting transaction.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet};
 
 use flagmeter_core::event::TenantName;
 use flagmeter_core::period::BillingPeriod;
@@ -21,6 +21,9 @@ pub(super) struct Settings {
 impl Settings {
     /// The rows whose tenant is there, and those whose tenant is not.
     pub(super) fn split<'a>(&self, rows: Vec<Row<'a>>) -> (Vec<Row<'a>>, Vec<Row<'a>>) {
+        if rows.iter().all(|row| self.tenants.contains_key(&row.event.tenant)) {
+            return (rows, Vec::new());
+        }
         rows.into_iter().partition(|row| self.tenants.contains_key(&row.event.tenant))
     }
 
@@ -42,7 +45,7 @@ impl Settings {
 /// All of them are columns of the locked row. Whoever waited for its lock sees it as it is by then, which is not so
 /// for rows of other tables.
 pub(super) async fn lock(tx: &mut PgConnection, rows: &[Row<'_>]) -> Result<Settings, StoreError> {
-    let names: BTreeSet<&TenantName> = rows.iter().map(|row| &row.event.tenant).collect();
+    let names: HashSet<&TenantName> = rows.iter().map(|row| &row.event.tenant).collect();
     let names: Vec<String> = names.into_iter().map(ToString::to_string).collect();
     let rows = sqlx::query!(
         r#"SELECT id, monthly_quota, quota_boosts, thresholds, billing_day, time_zone, calendars,

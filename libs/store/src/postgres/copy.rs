@@ -53,22 +53,23 @@ impl<'connection> Copy<'connection> {
             self.message.extend_from_slice(column);
         }
         if self.message.len() >= MESSAGE_BYTES {
-            self.send().await?;
+            self.flush().await?;
         }
+        Ok(())
+    }
+
+    /// Sends what is still held back for a larger message.
+    pub(super) async fn flush(&mut self) -> Result<(), StoreError> {
+        self.into.send(self.message.as_slice()).await.map_err(StoreError::postgres(self.doing))?;
+        self.message.clear();
         Ok(())
     }
 
     /// Ends it. An error that came up on the way is answered here; the connection is in order after it.
     pub(super) async fn finish(mut self) -> Result<(), StoreError> {
         self.message.extend_from_slice(&TRAILER);
-        self.send().await?;
+        self.flush().await?;
         self.into.finish().await.map(drop).map_err(StoreError::postgres(self.doing))
-    }
-
-    async fn send(&mut self) -> Result<(), StoreError> {
-        self.into.send(self.message.as_slice()).await.map_err(StoreError::postgres(self.doing))?;
-        self.message.clear();
-        Ok(())
     }
 }
 

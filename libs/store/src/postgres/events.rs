@@ -17,8 +17,12 @@ pub(super) async fn ensure_partition(pool: &PgPool, day: Date) -> Result<(), Sto
         .map_err(StoreError::postgres("make a partition of events"))
 }
 
-/// Writes `rows`.
-pub(super) async fn copy(tx: &mut PgConnection, rows: &[Row<'_>]) -> Result<(), StoreError> {
+/// Writes `rows`. What `meanwhile` does is done while PostgreSQL is at work on them.
+pub(super) async fn copy<T>(
+    tx: &mut PgConnection,
+    rows: &[Row<'_>],
+    meanwhile: impl FnOnce() -> T,
+) -> Result<T, StoreError> {
     let mut copy = Copy::begin(
         tx,
         "COPY events (id, tenant, feature, tokens, occurred_at, created_at) FROM STDIN (FORMAT binary)",
@@ -36,5 +40,8 @@ pub(super) async fn copy(tx: &mut PgConnection, rows: &[Row<'_>]) -> Result<(), 
         ])
         .await?;
     }
-    copy.finish().await
+    copy.flush().await?;
+    let done = meanwhile();
+    copy.finish().await?;
+    Ok(done)
 }
