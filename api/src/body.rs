@@ -1,6 +1,8 @@
 //! Reads bodies, within a budget for all of them together.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -10,6 +12,7 @@ use http_body_util::LengthLimitError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::ApiError;
+use crate::service::REQUEST_TIMEOUT;
 
 /// The largest body, in bytes: 1 MiB.
 pub(crate) const MAX_BODY_BYTES: usize = 1 << 20;
@@ -52,12 +55,19 @@ impl Bodies {
             return Err(ApiError::BodyTooLarge(MAX_BODY_BYTES));
         }
         let share = if announced > SMALL_BYTES { Some(self.share(announced).await?) } else { None };
-        let bytes = axum::body::to_bytes(body, MAX_BODY_BYTES).await.map_err(|error| {
+        let too_slow = || ApiError::RequestTimeout(REQUEST_TIMEOUT.as_secs());
+        let mut reading = pin!(axum::body::to_bytes(body, MAX_BODY_BYTES));
+        // A small body mostly comes together with its head: then no timer is needed.
+        let read = match futures::poll!(&mut reading) {
+            Poll::Ready(read) => read,
+            Poll::Pending => tokio::time::timeout(REQUEST_TIMEOUT, reading).await.map_err(|_| too_slow())?,
+        };
+        let bytes = read.map_err(|error| {
             if error.into_inner().is::<LengthLimitError>() {
                 return ApiError::BodyTooLarge(MAX_BODY_BYTES);
             }
             // The client hung up; nobody reads this answer.
-            ApiError::RequestTimeout(crate::service::REQUEST_TIMEOUT.as_secs())
+            too_slow()
         })?;
         Ok(Body { bytes, _share: share })
     }

@@ -1,7 +1,7 @@
 //! A template as a response.
 
 use askama::Template;
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY};
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY};
 use axum::response::{Html, IntoResponse, Response};
 
 use crate::error::ApiError;
@@ -17,7 +17,12 @@ impl<T: Template> IntoResponse for Page<T> {
     fn into_response(self) -> Response {
         match self.0.render() {
             Ok(html) => {
-                ([(CONTENT_SECURITY_POLICY, POLICY), (CACHE_CONTROL, "no-store")], Html(html)).into_response()
+                let headers = [
+                    (CONTENT_SECURITY_POLICY, POLICY),
+                    (REFERRER_POLICY, "no-referrer"),
+                    (CACHE_CONTROL, "no-store"),
+                ];
+                (headers, Html(html)).into_response()
             }
             Err(error) => {
                 tracing::error!(%error, "failed to render a page");

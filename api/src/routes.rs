@@ -69,9 +69,10 @@ impl Route {
         }
     }
 
-    /// Whether its answers end. A stream does not, and so has no time limit.
-    pub(crate) const fn ends(self) -> bool {
-        !matches!(self, Self::Live)
+    /// Whether its requests are cut off by the time limit for all. A stream has no end; and a POST has a limit for
+    /// each of its two waits, for its body and for the queue, of which the first is rarely needed.
+    pub(crate) const fn is_limited(self) -> bool {
+        !matches!(self, Self::Live | Self::Events)
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Bytes, HttpBody};
-use axum::http::header::{CONNECTION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{CONNECTION, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderValue, Request};
 use axum::response::{IntoResponse, Response};
 use tower::Service as _;
@@ -14,8 +14,7 @@ use crate::error::{ApiError, Refused};
 use crate::routes::{self, Route};
 use crate::state::AppState;
 
-/// How long a request may take to arrive and be answered. A flush that goes wrong is given up
-/// well before.
+/// How long a request, or the body of a POST, may take to arrive, and an answer to be made.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The HTTP API. Clones share everything.
@@ -55,7 +54,7 @@ impl Service {
     {
         let start = Instant::now();
         let route = Route::of(request.uri().path());
-        let Ok(mut response) = if route.ends() {
+        let Ok(mut response) = if route.is_limited() {
             let answered = tokio::time::timeout(REQUEST_TIMEOUT, self.router.clone().call(request)).await;
             answered
                 .unwrap_or_else(|_| Ok(ApiError::RequestTimeout(REQUEST_TIMEOUT.as_secs()).into_response()))
@@ -68,7 +67,6 @@ impl Service {
         }
         let headers = response.headers_mut();
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
         if self.state.draining.is_cancelled() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
