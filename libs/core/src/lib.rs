@@ -8,12 +8,14 @@
 //! - [`retention`] says how long what is kept.
 //! - [`calendar`] is by which billing days and zones a tenant's periods are made, over time.
 //! - [`quota`] says how much may be used, and how much is; [`threshold`] at which percents that is recorded.
+//! - [`projection`] says when all of a quota will be used, [`check`] whether some more is within it.
 //! - [`scaling`] says how many workers there should be.
 //! - [`number`] writes numbers for people.
 //! - [`problem`] has the codes of refused requests.
 
 pub mod address;
 pub mod calendar;
+pub mod check;
 pub mod delivery;
 pub mod event;
 pub mod minute;
@@ -21,6 +23,7 @@ pub mod number;
 pub mod packed;
 pub mod period;
 pub mod problem;
+pub mod projection;
 pub mod quota;
 pub mod retention;
 pub mod rollup;

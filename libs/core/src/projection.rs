@@ -1,0 +1,198 @@
+//! When a quota will be used up, if usage goes on as it did.
+//!
+//! A date is only given where it is more than a guess: after a whole day of usage, with a last day that is like
+//! the days before it, and for the billing period that is open.
+
+use std::ops::Range;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::minute::Minute;
+use crate::period::BillingPeriod;
+
+/// Days that are looked at.
+pub const DAYS: usize = 7;
+
+const DAY: SignedDuration = SignedDuration::from_hours(24);
+
+/// How old what is known of the last days may be.
+const FRESH: SignedDuration = SignedDuration::from_hours(1);
+
+/// How many times the usage of the last day may be that of a day before, or the other way round.
+const REGULAR: i128 = 3;
+
+/// The last seven days before `now`, the oldest first: 24 hours each, whatever the clock of a tenant says, and
+/// whole minutes.
+#[must_use]
+pub fn days(now: Timestamp) -> [Range<Timestamp>; DAYS] {
+    let end = Minute::of(now).start();
+    let before = |days: usize| end - DAY * i32::try_from(days).unwrap_or_default();
+    std::array::from_fn(|day| before(DAYS - day)..before(DAYS - day - 1))
+}
+
+/// What a tenant used on the last [`days`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recent {
+    until: Timestamp,
+    tokens: [i64; DAYS],
+}
+
+impl Recent {
+    /// Tokens of each of the [`days`] before `now`.
+    #[must_use]
+    pub fn new(now: Timestamp, sums: &[i64]) -> Self {
+        let tokens = std::array::from_fn(|day| sums.get(day).copied().unwrap_or_default().max(0));
+        Self { until: now, tokens }
+    }
+
+    /// The instant up to which it tells.
+    #[must_use]
+    pub fn until(&self) -> Timestamp {
+        self.until
+    }
+
+    /// Tokens of the last 24 hours, and of a day on average. Only whole days count: the first day with usage may
+    /// have begun at its end, unless there may have been some before it.
+    fn rates(&self) -> Option<(i128, i128)> {
+        let first = self.tokens.iter().position(|tokens| *tokens > 0)?;
+        let whole = if first == 0 { &self.tokens[..] } else { self.tokens.get(first + 1..)? };
+        let (last, days) = (whole.last()?, i128::try_from(whole.len()).ok()?);
+        Some((i128::from(*last), whole.iter().copied().map(i128::from).sum::<i128>() / days))
+    }
+}
+
+/// What can be said of the end of a quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Projection {
+    /// It is used up.
+    Exhausted,
+    /// It will be, in the open period, about then: to the minute, but no more exact than usage is steady.
+    At(Timestamp),
+    /// It will not be before the next period starts.
+    Lasts,
+    /// Nothing was used in the last 24 hours.
+    NoUsage,
+    /// Usage began less than a day ago, or what was used is not known.
+    TooLittleData,
+    /// The last 24 hours are nothing like a day on average: more than three times as much, or less than a third.
+    Irregular,
+}
+
+impl Projection {
+    /// Of `quota`, of which `used` is used, at `now` in the open `period`. `recent` is `None` where it is not known.
+    ///
+    /// The rate is the mean of that of the last 24 hours and that of the last seven days.
+    #[must_use]
+    pub fn of(
+        used: i64,
+        quota: i64,
+        period: &BillingPeriod,
+        recent: Option<&Recent>,
+        now: Timestamp,
+    ) -> Self {
+        if used >= quota {
+            return Self::Exhausted;
+        }
+        let Some(recent) = recent.filter(|recent| now.duration_since(recent.until) <= FRESH) else {
+            return Self::TooLittleData;
+        };
+        if recent.tokens[DAYS - 1] == 0 {
+            return Self::NoUsage;
+        }
+        let Some((day, average)) = recent.rates() else { return Self::TooLittleData };
+        if day > average * REGULAR || average > day * REGULAR {
+            return Self::Irregular;
+        }
+        let remaining = i128::from(quota) - i128::from(used);
+        let minutes = (remaining * 2 * 24 * 60).div_euclid((day + average).max(1)) + 1;
+        let left = i64::try_from(minutes).ok().filter(|minutes| *minutes < 400 * 24 * 60);
+        let end = left.map(|minutes| Minute::of(now).start() + SignedDuration::from_mins(minutes));
+        end.filter(|end| *end < period.end).map_or(Self::Lasts, Self::At)
+    }
+
+    /// The instant, if there is one.
+    #[must_use]
+    pub fn exhaustion(self) -> Option<Timestamp> {
+        if let Self::At(instant) = self { Some(instant) } else { None }
+    }
+
+    /// A word that never changes its meaning.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Exhausted => "exhausted",
+            Self::At(_) => "projected",
+            Self::Lasts => "lasts",
+            Self::NoUsage => "no_usage",
+            Self::TooLittleData => "too_little_data",
+            Self::Irregular => "irregular",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn the_last_days_are_whole_minutes_and_follow_each_other() {
+        let days = days(at("2026-06-15T12:00:30Z"));
+        assert_eq!(days[0].start, at("2026-06-08T12:00:00Z"));
+        assert_eq!(days[6], at("2026-06-14T12:00:00Z")..at("2026-06-15T12:00:00Z"));
+        assert!(days.windows(2).all(|pair| pair[0].end == pair[1].start));
+    }
+
+    #[test]
+    fn a_date_is_given_where_it_is_more_than_a_guess() {
+        let (now, june) = (
+            "2026-06-15T12:00:00Z",
+            BillingPeriod { start: at("2026-06-01T00:00:00Z"), end: at("2026-07-01T00:00:00Z") },
+        );
+        let cases = [
+            // used of 1,000; the last seven days; what is said
+            (1_000, [100; 7], Projection::Exhausted),
+            (2_000, [0; 7], Projection::Exhausted),
+            (500, [100; 7], Projection::At(at("2026-06-20T12:01:00Z"))),
+            // 100 on the last day and 200 on average: 150 a day.
+            (700, [300, 300, 200, 200, 150, 150, 100], Projection::At(at("2026-06-17T12:01:00Z"))),
+            // The day on which usage began is no whole one.
+            (700, [0, 0, 0, 0, 1, 100, 100], Projection::At(at("2026-06-18T12:01:00Z"))),
+            (700, [0, 0, 0, 0, 0, 1, 100], Projection::At(at("2026-06-18T12:01:00Z"))),
+            (999, [1_000; 7], Projection::At(at("2026-06-15T12:02:00Z"))),
+            (0, [10; 7], Projection::Lasts),
+            // A minute before the period's end, and at it.
+            (0, [64, 65, 64, 65, 64, 65, 64], Projection::Lasts),
+            (700, [100, 100, 100, 100, 100, 100, 0], Projection::NoUsage),
+            (700, [0; 7], Projection::NoUsage),
+            (700, [0, 0, 0, 0, 0, 0, 100], Projection::TooLittleData),
+            (700, [10, 10, 10, 10, 10, 10, 100], Projection::Irregular),
+            (700, [100, 100, 100, 100, 100, 100, 10], Projection::Irregular),
+            (700, [-5, 100, 100, 100, 100, 100, -5], Projection::NoUsage),
+        ];
+        for (used, days, expected) in cases {
+            let recent = Recent::new(at(now), &days);
+            let found = Projection::of(used, 1_000, &june, Some(&recent), at(now));
+            assert_eq!(found, expected, "{used} {days:?}");
+        }
+        let old = Recent::new(at("2026-06-15T10:59:59Z"), &[100; 7]);
+        for recent in [None, Some(&old)] {
+            assert_eq!(Projection::of(0, 1_000, &june, recent, at(now)), Projection::TooLittleData);
+        }
+    }
+
+    #[test]
+    fn the_largest_numbers_do_not_overflow() {
+        let (now, max) = (at("2026-06-15T12:00:00Z"), crate::quota::MAX_TOKENS);
+        let period = BillingPeriod { start: now, end: at("2026-07-01T00:00:00Z") };
+        let of = |used, quota, day| {
+            Projection::of(used, quota, &period, Some(&Recent::new(now, &[day; DAYS])), now)
+        };
+        assert_eq!(of(0, max, 1), Projection::Lasts);
+        assert_eq!(of(0, max, i64::MAX), Projection::At(at("2026-06-15T12:02:00Z")));
+        assert_eq!(of(i64::MIN, max, i64::MAX), Projection::At(at("2026-06-16T12:02:00Z")));
+    }
+}
