@@ -14,6 +14,7 @@ use flagmeter_store::{PgPool, StoreError};
 use jiff::Timestamp;
 
 use crate::metrics::Metrics;
+use crate::tenant::Known;
 
 /// How often the tenants are read even if nobody said that they changed.
 const READ_ANYWAY: Duration = Duration::from_secs(30);
@@ -29,7 +30,7 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 ///
 /// It is kept in Valkey too, so that an api that starts while PostgreSQL is away takes events all the same.
 #[derive(Clone, Default)]
-pub struct Directory(Arc<ArcSwapOption<HashMap<TenantName, Arc<Tenant>>>>);
+pub struct Directory(Arc<ArcSwapOption<HashMap<TenantName, Arc<Known>>>>);
 
 /// Where the tenants and their usage are read, and tenants kept.
 pub struct Source<'a> {
@@ -53,7 +54,7 @@ impl Directory {
     /// # Errors
     ///
     /// [`NotKnownYet`], so that nobody is told "no such tenant" by an api that does not know.
-    pub fn find(&self, name: &str) -> Result<Option<Arc<Tenant>>, NotKnownYet> {
+    pub fn find(&self, name: &str) -> Result<Option<Arc<Known>>, NotKnownYet> {
         let tenants = self.0.load();
         let tenants = tenants.as_ref().ok_or(NotKnownYet)?;
         Ok(tenants.get(name).cloned())
@@ -61,7 +62,7 @@ impl Directory {
 
     /// All tenants in the order of their names, or none while they are not known.
     #[must_use]
-    pub fn all(&self) -> Vec<Arc<Tenant>> {
+    pub fn all(&self) -> Vec<Arc<Known>> {
         let tenants = self.0.load();
         let mut all: Vec<_> = tenants.iter().flat_map(|tenants| tenants.values().cloned()).collect();
         all.sort_by(|one, other| one.id.cmp(&other.id));
@@ -101,7 +102,12 @@ impl Directory {
 
     fn know(&self, source: &Source<'_>, tenants: Vec<Tenant>, as_of: Timestamp) {
         source.metrics.tenants(tenants.len(), as_of);
-        let by_name = tenants.into_iter().map(|tenant| (tenant.id.clone(), Arc::new(tenant))).collect();
+        let before = self.0.load();
+        let known = |tenant: Tenant| {
+            let before = before.as_ref().and_then(|tenants| tenants.get(&tenant.id));
+            (tenant.id.clone(), Arc::new(Known::new(tenant, before.map(Arc::as_ref))))
+        };
+        let by_name = tenants.into_iter().map(known).collect();
         self.0.store(Some(Arc::new(by_name)));
     }
 

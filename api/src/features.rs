@@ -7,9 +7,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use flagmeter_core::event::{FeatureName, TenantName, UsageEvent};
-use flagmeter_store::postgres::directory::Tenant;
 use jiff::Timestamp;
 
+use crate::tenant;
 use crate::usage::Usage;
 
 /// The features that are known. Clones share them.
@@ -41,7 +41,7 @@ impl Features {
 
     /// Whether the feature of `event` is one of its tenant's, or may become one.
     #[must_use]
-    pub fn admit(&self, tenant: &Tenant, event: &UsageEvent, now: Timestamp) -> bool {
+    pub fn admit(&self, tenant: &tenant::Known, event: &UsageEvent, now: Timestamp) -> bool {
         // A panic while it was held leaves a set with a name more or less.
         let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         match all.get_mut(&event.tenant) {
@@ -68,7 +68,7 @@ impl Features {
     }
 
     /// The features in which the tenant's usage is counted.
-    fn counted(&self, tenant: &Tenant, now: Timestamp) -> Known {
+    fn counted(&self, tenant: &tenant::Known, now: Timestamp) -> Known {
         let Some(snapshot) = self.usage.newest() else {
             // PostgreSQL is away. It is asked again with the next event.
             return Known { until: now, names: HashSet::new() };

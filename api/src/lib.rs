@@ -2,7 +2,8 @@
 //!
 //! - [`service`] is the HTTP API; its handlers are in `routes`, a module for each group.
 //! - [`batcher`] takes events to the queue; PostgreSQL is not on the path of a POST.
-//! - [`directory`] and [`usage`] are what the api knows of PostgreSQL, kept true in the background.
+//! - [`directory`], [`usage`] and [`recent`] are what the api knows of PostgreSQL, kept true in the background;
+//!   [`queued`] is what it took in that may not be counted yet.
 //! - [`error`] has the one shape of every refusal.
 
 pub mod batcher;
@@ -16,10 +17,13 @@ pub mod freshness;
 pub mod gate;
 pub mod metrics;
 mod page;
+pub mod queued;
+pub mod recent;
 mod routes;
 mod serve;
 pub mod service;
 pub mod state;
+pub mod tenant;
 pub mod usage;
 
 use std::sync::Arc;
@@ -42,9 +46,9 @@ use crate::service::Service;
 use crate::state::AppState;
 use crate::usage::Usage;
 
-/// Connections to PostgreSQL: one listens, one reads the usage, one looks for events, two add up past usage.
-/// Those that nobody needs are not made.
-const CONNECTIONS: u32 = 5;
+/// Connections to PostgreSQL: one listens, one reads the usage, one looks for events, two add up past usage,
+/// one adds up the last days. Those that nobody needs are not made.
+const CONNECTIONS: u32 = 6;
 
 /// The readiness condition that Valkey answers.
 const QUEUE: &str = "queue";
@@ -116,6 +120,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
             gate.watch(&queue, &metrics),
             directory.follow(&source, || readiness.met(TENANTS)),
             usage.follow(&source, || readiness.met(USAGE)),
+            recent::follow(&source, &directory),
         );
     };
     let stopping = readiness.clone();

@@ -1,9 +1,11 @@
 //! The routes, a module for each group.
 
+pub(crate) mod check;
 pub(crate) mod dashboard;
 pub(crate) mod event;
 pub(crate) mod events;
 pub(crate) mod live;
+mod parameters;
 pub(crate) mod usage;
 
 /// A route by its path, whatever the method: a label of the metrics, and what its time limit hangs on.
@@ -14,6 +16,7 @@ pub(crate) enum Route {
     Usage,
     Series,
     Periods,
+    Check,
     Dashboard,
     /// What the page is made of.
     Asset,
@@ -24,12 +27,13 @@ pub(crate) enum Route {
 
 impl Route {
     /// Every route, in the order of their numbers.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Events,
         Self::Event,
         Self::Usage,
         Self::Series,
         Self::Periods,
+        Self::Check,
         Self::Dashboard,
         Self::Asset,
         Self::Live,
@@ -44,6 +48,7 @@ impl Route {
             Self::Usage => "/usage/{tenant}",
             Self::Series => "/usage/{tenant}/series",
             Self::Periods => "/usage/{tenant}/periods",
+            Self::Check => "/check/{tenant}",
             Self::Dashboard => "/",
             Self::Asset => "/static/{file}",
             Self::Live => "/live",
@@ -62,6 +67,7 @@ impl Route {
             (Some("usage"), Some(_), None, _) => Self::Usage,
             (Some("usage"), Some(_), Some("series"), None) => Self::Series,
             (Some("usage"), Some(_), Some("periods"), None) => Self::Periods,
+            (Some("check"), Some(_), None, _) => Self::Check,
             (Some(""), None, ..) => Self::Dashboard,
             (Some("static"), Some(_), None, _) => Self::Asset,
             (Some("live"), None, ..) => Self::Live,

@@ -36,6 +36,7 @@ impl Service {
             .merge(routes::events::router())
             .merge(routes::event::router())
             .merge(routes::usage::router())
+            .merge(routes::check::router())
             .merge(routes::dashboard::router())
             .merge(routes::live::router())
             .fallback(async || ApiError::NotFound)

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use flagmeter_store::StoreError;
-use flagmeter_store::postgres::directory::Tenant;
 use flagmeter_store::postgres::usage::{self, UsageRows};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
@@ -16,6 +15,7 @@ use flagmeter_core::period::BillingPeriod;
 
 use crate::directory::Source;
 use crate::freshness::Freshness;
+use crate::tenant::Known;
 
 /// How often what changed is read.
 const READ_CHANGES: Duration = Duration::from_millis(200);
@@ -26,6 +26,9 @@ const READ_ALL_AFTER: u32 = 300;
 /// How far before the last reading a change is looked for. A row carries the time of its write and is
 /// seen after its commit; a transaction that takes longer is found with the next full reading.
 const OVERLAP: SignedDuration = SignedDuration::from_secs(10);
+
+/// The wait after PostgreSQL failed to answer.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// What a tenant used in a period.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -62,10 +65,17 @@ impl Snapshot {
         Self { as_of: fresh.as_of, lag_milliseconds: fresh.lag_milliseconds, periods: HashMap::new() }
     }
 
+    /// The instant before which all that was answered 202 is counted in it; `None` if the queue did not say what waits.
+    #[must_use]
+    pub fn complete_until(&self) -> Option<Timestamp> {
+        let lag = SignedDuration::from_millis(self.lag_milliseconds?);
+        self.as_of.checked_sub(lag).ok()
+    }
+
     /// The usage of `tenant` in the period that `now` lies in.
     #[must_use]
-    pub fn current(&self, tenant: &Tenant, now: Timestamp) -> Current {
-        let period = tenant.calendar.period(now);
+    pub fn current(&self, tenant: &Known, now: Timestamp) -> Current {
+        let period = tenant.period(now);
         let usage = self.periods.get(tenant.id.as_str()).and_then(|periods| periods.get(&period.start));
         Current { period, usage: usage.cloned().unwrap_or_default() }
     }
@@ -130,7 +140,7 @@ impl Usage {
                         "going on with the usage known so far"
                     );
                     source.metrics.snapshot_failed();
-                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    tokio::time::sleep(AFTER_FAILURE).await;
                 }
             }
         }

@@ -56,6 +56,11 @@ impl Traffic {
         Self((0..TENANTS).map(get_usage).collect())
     }
 
+    /// GETs of whether every tenant may use some more.
+    pub(crate) fn check() -> Self {
+        Self((0..TENANTS).map(|number| get(&format!("/check/{}?tokens=1000", tenant(number)))).collect())
+    }
+
     /// Four POSTs of one event, then a GET.
     pub(crate) fn mix() -> Self {
         let posts = TENANTS * FEATURES;
@@ -109,7 +114,11 @@ fn post(media_type: &str, body: &str, events: u64) -> Request {
 }
 
 fn get_usage(number: usize) -> Request {
-    let text = format!("GET /usage/{} HTTP/1.1\r\nHost: bench\r\n\r\n", tenant(number));
+    get(&format!("/usage/{}", tenant(number)))
+}
+
+fn get(path: &str) -> Request {
+    let text = format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n");
     Request { bytes: text.into_bytes(), events: 0 }
 }
 

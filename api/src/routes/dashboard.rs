@@ -8,8 +8,8 @@ use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::routing::get;
 use flagmeter_core::number::grouped;
+use flagmeter_core::projection::Projection;
 use flagmeter_core::quota;
-use flagmeter_store::postgres::directory::Tenant;
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -17,6 +17,7 @@ use crate::error::ApiError;
 use crate::page::Page;
 use crate::routes::Route;
 use crate::state::AppState;
+use crate::tenant::Known;
 use crate::usage::Snapshot;
 
 pub(crate) fn router() -> Router<Arc<AppState>> {
@@ -46,17 +47,21 @@ pub(crate) struct Row {
     level: &'static str,
     /// The day on which the next period starts, in the tenant's zone.
     resets: String,
+    /// The day on which the quota is likely to be used up, if that can be said.
+    runs_out: String,
 }
 
 impl Row {
-    fn of(tenant: &Tenant, snapshot: &Snapshot, now: Timestamp) -> Self {
+    fn of(tenant: &Known, snapshot: &Snapshot, now: Timestamp) -> Self {
         let current = snapshot.current(tenant, now);
-        let quota = tenant.quota.at(now);
-        let percent = quota::percent(current.usage.total_tokens, quota);
+        let (used, quota, recent) = (current.usage.total_tokens, tenant.quota.at(now), tenant.recent());
+        let projection = Projection::of(used, quota, &current.period, recent.as_deref(), now);
+        let day = |instant| tenant.calendar.terms().time_zone.to_datetime(instant).date().to_string();
+        let percent = quota::percent(used, quota);
         Self {
             tenant: tenant.id.to_string(),
             name: tenant.name.clone(),
-            used: grouped(current.usage.total_tokens),
+            used: grouped(used),
             quota: grouped(quota),
             percent,
             level: match percent {
@@ -64,12 +69,18 @@ impl Row {
                 80..100 => "high",
                 _ => "over",
             },
-            resets: tenant.calendar.terms().time_zone.to_datetime(current.period.end).date().to_string(),
+            resets: day(current.period.end),
+            runs_out: match projection {
+                Projection::At(instant) => day(instant),
+                Projection::Exhausted => "used up".to_owned(),
+                Projection::Lasts => "not before it resets".to_owned(),
+                Projection::NoUsage | Projection::TooLittleData | Projection::Irregular => "–".to_owned(),
+            },
         }
     }
 
     /// The rows of all tenants, in the order of their ids.
-    pub(crate) fn all(tenants: &[Arc<Tenant>], snapshot: &Snapshot, now: Timestamp) -> Vec<Self> {
+    pub(crate) fn all(tenants: &[Arc<Known>], snapshot: &Snapshot, now: Timestamp) -> Vec<Self> {
         tenants.iter().map(|tenant| Self::of(tenant, snapshot, now)).collect()
     }
 }

@@ -18,6 +18,7 @@ use serde::Serialize;
 
 use crate::directory::NotKnownYet;
 use crate::error::ApiError;
+use crate::queued::Tally;
 use crate::routes::Route;
 use crate::state::AppState;
 
@@ -83,7 +84,7 @@ async fn ingest(State(state): State<Arc<AppState>>, request: Request) -> Result<
         Body::Many(events) => (events, None),
     };
     let key = idempotency_key(&headers)?;
-    let (events, errors) = sort(list, single.is_some(), key, &state, now)?;
+    let (events, errors, tally) = sort(list, single.is_some(), key, &state, now)?;
     let lenient = single.is_none() && prefers_lenient(&headers);
     if !errors.is_empty() && (!lenient || events.is_empty()) {
         return Err(ApiError::Invalid(errors));
@@ -91,6 +92,7 @@ async fn ingest(State(state): State<Arc<AppState>>, request: Request) -> Result<
     let accepted = events.len();
     let receipt = state.batcher.push(events).await.map_err(ApiError::QueueUnavailable)?;
     state.metrics.accepted(accepted);
+    tally.accepted(state.clock.now());
     if let Some(id) = single {
         return Ok(one(id.unwrap_or_else(|| receipt.first_id.to_string()), receipt.durability));
     }
@@ -105,8 +107,8 @@ pub(super) fn one(id: String, durability: Durability) -> Response {
     (StatusCode::ACCEPTED, Json(answer)).into_response()
 }
 
-/// The events that can be taken, and what is wrong with the others.
-type Sorted = (Vec<UsageEvent>, Vec<EventProblem>);
+/// The events that can be taken, what is wrong with the others, and the tokens of the former.
+type Sorted = (Vec<UsageEvent>, Vec<EventProblem>, Tally);
 
 /// Sorts a request's events. Those without an id get the one that their place in the request makes with its `key`.
 fn sort(
@@ -116,7 +118,7 @@ fn sort(
     state: &AppState,
     now: Timestamp,
 ) -> Result<Sorted, NotKnownYet> {
-    let (mut events, mut errors) = (Vec::with_capacity(list.len()), Vec::new());
+    let (mut events, mut errors, mut tally) = (Vec::with_capacity(list.len()), Vec::new(), Tally::default());
     for (place, event) in list.into_iter().enumerate() {
         let index = (!single).then_some(place);
         let mut event = match event {
@@ -129,13 +131,14 @@ fn sort(
         match state.directory.find(event.tenant.as_str())? {
             None => errors.push(unknown_tenant(index, &event)),
             Some(tenant) if state.features.admit(&tenant, &event, now) => {
+                tally.add(tenant, &event, now);
                 event.id = event.id.or_else(|| key.map(|key| EventId::of(&format!("{key}#{place}"))));
                 events.push(event);
             }
             Some(_) => errors.push(too_many_features(index, state.features.limit())),
         }
     }
-    Ok((events, errors))
+    Ok((events, errors, tally))
 }
 
 fn invalid(index: Option<usize>, fault: Fault) -> EventProblem {

@@ -12,14 +12,14 @@ use crate::error::ApiError;
 const SHOWN: usize = 64;
 
 /// Parameters on their way to values. Whatever is wrong with them is said at the end, all of it.
-pub(super) struct Parameters {
+pub(crate) struct Parameters {
     given: BTreeMap<String, String>,
     wrong: Vec<EventProblem>,
 }
 
 impl Parameters {
     /// Those of `query`, of which `known` are all there may be.
-    pub(super) fn of(query: Option<&str>, known: &[&str]) -> Self {
+    pub(crate) fn of(query: Option<&str>, known: &[&str]) -> Self {
         let mut parameters = Self { given: BTreeMap::new(), wrong: Vec::new() };
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             if !known.contains(&&*name) {
@@ -33,7 +33,7 @@ impl Parameters {
     }
 
     /// The value of `name`, if it was given and `read` can read it.
-    pub(super) fn take<T, E: Display>(
+    pub(crate) fn take<T, E: Display>(
         &mut self,
         name: &str,
         read: impl FnOnce(&str) -> Result<T, E>,
@@ -43,7 +43,7 @@ impl Parameters {
     }
 
     /// Says that `name` is not as it must be: `detail` completes "`name` …".
-    pub(super) fn refuse(&mut self, name: &str, detail: &dyn Display) {
+    pub(crate) fn refuse(&mut self, name: &str, detail: &dyn Display) {
         let code = Code::InvalidParameter.as_str();
         let problem = EventProblem { index: None, code, field: name.to_owned(), detail: detail.to_string() };
         if !self.wrong.contains(&problem) {
@@ -56,7 +56,7 @@ impl Parameters {
     /// # Errors
     ///
     /// [`ApiError::InvalidParameters`].
-    pub(super) fn finish(&mut self) -> Result<(), ApiError> {
+    pub(crate) fn finish(&mut self) -> Result<(), ApiError> {
         let wrong = std::mem::take(&mut self.wrong);
         if wrong.is_empty() { Ok(()) } else { Err(ApiError::InvalidParameters(wrong)) }
     }

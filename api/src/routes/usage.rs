@@ -1,7 +1,6 @@
 //! `GET /usage/:tenant`: what a tenant used in the open billing period; and what it used when, and before.
 
 mod form;
-mod parameters;
 mod periods;
 mod series;
 mod turns;
@@ -13,6 +12,7 @@ use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
+use flagmeter_core::projection::Projection;
 use flagmeter_core::quota::{self, Boost};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -51,6 +51,11 @@ struct Answer<'a> {
     period_start: Timestamp,
     /// The first instant of the next period.
     period_end: Timestamp,
+    /// When the quota will be used up if usage goes on as it did; null if it will not be in this period, if it is, or
+    /// if that would be a guess.
+    projected_exhaustion: Option<Timestamp>,
+    /// Which of these: `projected`, `lasts`, `exhausted`, `no_usage`, `too_little_data` or `irregular`.
+    projection: &'static str,
     /// When this was true.
     as_of: Timestamp,
     /// How long the oldest event had waited then that is not in these numbers; 0 if none waited, null if the
@@ -76,6 +81,8 @@ async fn usage(State(state): State<Arc<AppState>>, Path(tenant): Path<String>) -
     let used = current.usage.total_tokens;
     let quota = tenant.quota.at(now);
     let boosts = tenant.quota.boosts.iter();
+    let recent = tenant.recent();
+    let projection = Projection::of(used, quota, &current.period, recent.as_deref(), now);
     let features = current.usage.features.iter();
     let answer = Answer {
         tenant: tenant.id.as_str(),
@@ -88,6 +95,8 @@ async fn usage(State(state): State<Arc<AppState>>, Path(tenant): Path<String>) -
         remaining_tokens: quota::remaining(used, quota),
         period_start: current.period.start,
         period_end: current.period.end,
+        projected_exhaustion: projection.exhaustion(),
+        projection: projection.as_str(),
         as_of: snapshot.as_of,
         lag_milliseconds: snapshot.lag_milliseconds,
         features: features

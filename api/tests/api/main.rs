@@ -1,7 +1,9 @@
 //! The whole HTTP API over a real PostgreSQL and a real Valkey.
 #![expect(clippy::unwrap_used, reason = "a test ends at the first thing that is not as it should be")]
 
+mod check;
 mod server;
+mod usage;
 
 use std::time::Duration;
 
@@ -144,15 +146,20 @@ async fn usage_follows_what_is_counted_and_the_quota_follows_the_tenant(pool: Pg
     })
     .await;
     seen["asOf"].take();
+    seen["projection"].take();
     let expected = json!({
         "tenant": "acme",
         "minute": "2026-06-15T12:00:00Z",
         "totalTokens": 819_999,
         "quotaPercent": 81,
         "monthlyQuota": 1_000_000,
+        "baseQuota": 1_000_000,
+        "boosts": [],
         "remainingTokens": 180_001,
         "periodStart": "2026-06-01T00:00:00Z",
         "periodEnd": "2026-07-01T00:00:00Z",
+        "projectedExhaustion": null,
+        "projection": null,
         "asOf": null,
         "lagMilliseconds": 0,
         "features": [{ "feature": "gpt-4", "totalTokens": 819_999 }],

@@ -106,6 +106,7 @@ impl Server {
                 // The test's clock stands still, but the rows carry the database's time: everything
                 // is newer than noon in June.
                 usage.follow(&source, || {}),
+                flagmeter_api::recent::follow(&source, &directory),
             )
         });
         durability.await.unwrap();

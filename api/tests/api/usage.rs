@@ -1,8 +1,4 @@
 //! What was used when, over a real PostgreSQL and a real Valkey.
-#![expect(clippy::unwrap_used, reason = "a test ends at the first thing that is not as it should be")]
-
-#[expect(dead_code, reason = "each program of tests uses its part of it")]
-mod server;
 
 use std::time::Duration;
 
@@ -13,10 +9,11 @@ use flagmeter_store::postgres::batch::{Counter, Entry};
 use flagmeter_store::queue::EventQueue;
 use flagmeter_store::{PgPool, testing};
 use serde_json::{Value, json};
-use server::{NOW, Server, until};
+
+use crate::server::{NOW, Server, until};
 
 /// An event of `acme`.
-fn event(feature: &str, tokens: i64, at: &str) -> UsageEvent {
+pub(crate) fn event(feature: &str, tokens: i64, at: &str) -> UsageEvent {
     UsageEvent {
         feature: feature.try_into().unwrap(),
         occurred_at: at.parse().unwrap(),
@@ -24,7 +21,7 @@ fn event(feature: &str, tokens: i64, at: &str) -> UsageEvent {
     }
 }
 
-async fn count<const N: usize>(pool: &PgPool, events: [UsageEvent; N]) {
+pub(crate) async fn count<const N: usize>(pool: &PgPool, events: [UsageEvent; N]) {
     let batch =
         Batch { batch_id: uuid::Uuid::now_v7(), received_at: NOW.parse().unwrap(), events: events.into() };
     Counter::new(pool.clone()).apply(&[Entry { entry_id: "1-0".to_owned(), batch }]).await.unwrap();

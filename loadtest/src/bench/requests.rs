@@ -66,6 +66,7 @@ fn goals() -> Vec<Goal> {
         Goal::told("lines_1000", "NDJSON of 1,000: events/s ÷ single POST"),
         Goal::at_least("worker_to_api", "worker capacity ÷ api capacity, single POSTs at always", 2.0, 4.0),
         Goal::at_least("usage", "GET /usage ÷ empty 202", 0.75, 0.90),
+        Goal::at_least("check", "GET /check ÷ empty 202", 0.75, 0.90),
         Goal::at_least("mix", "80/20 mix, stored and counted, everysec ÷ empty 202", 0.40, 0.60),
         Goal::told("mix_always", "80/20 mix, stored and counted, always ÷ empty 202"),
         Goal::told("empty", "for scale: empty 202").in_unit("req/s"),
@@ -134,6 +135,8 @@ impl Servers<'_> {
         self.stores.forget_list().await?;
         let usage = Arc::new(Traffic::usage());
         let usage = self.run(&self.api, &usage, CONNECTIONS, report, "GET /usage").await?;
+        let check = Arc::new(Traffic::check());
+        let check = self.run(&self.api, &check, CONNECTIONS, report, "GET /check").await?;
         self.stores.durability("always").await?;
         let always = self.run(&self.api, &single, CONNECTIONS_ALWAYS, report, "POST, always, 256").await?;
         books.note(&everysec.load);
@@ -173,6 +176,7 @@ impl Servers<'_> {
         values.extend([
             worker / always.load.events_per_second(),
             usage.load.per_second() / per_second,
+            check.load.per_second() / per_second,
             mix / per_second,
             mix_always / per_second,
             per_second,

@@ -14,11 +14,11 @@ use serde::Serialize;
 
 use super::Feature;
 use super::form::{self, Form};
-use super::parameters::Parameters;
 use super::turns::{self, Turns};
 use crate::csv::{Cell, Table};
 use crate::error::ApiError;
 use crate::freshness::Freshness;
+use crate::routes::parameters::Parameters;
 use crate::state::AppState;
 
 /// Periods in an answer, if nobody says otherwise: a year.

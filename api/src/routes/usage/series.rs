@@ -17,11 +17,11 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use super::form::{self, Form};
-use super::parameters::Parameters;
 use super::turns::{self, Turns};
 use crate::csv::{Cell, Table};
 use crate::error::ApiError;
 use crate::freshness::Freshness;
+use crate::routes::parameters::Parameters;
 use crate::state::AppState;
 
 /// What is asked for, known to be possible.

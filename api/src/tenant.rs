@@ -1,0 +1,74 @@
+//! A tenant, with what this api keeps about it at hand, so that a request looks nothing up twice.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use flagmeter_core::period::BillingPeriod;
+use flagmeter_core::projection::Recent;
+use flagmeter_store::postgres::directory::Tenant;
+use jiff::Timestamp;
+
+use crate::queued::Queued;
+
+/// A tenant as it is known since it was last read. To be used as the [`Tenant`] that it is.
+#[derive(Debug)]
+pub struct Known {
+    tenant: Tenant,
+    /// The last answer of [`Known::period`].
+    period: ArcSwapOption<BillingPeriod>,
+    kept: Arc<Kept>,
+}
+
+/// What outlives a new reading of the tenant.
+#[derive(Debug, Default)]
+struct Kept {
+    queued: Queued,
+    recent: ArcSwapOption<Recent>,
+}
+
+impl Deref for Known {
+    type Target = Tenant;
+
+    fn deref(&self) -> &Tenant {
+        &self.tenant
+    }
+}
+
+impl Known {
+    /// A tenant that was read, and was known as `before` if it was read before.
+    #[must_use]
+    pub fn new(tenant: Tenant, before: Option<&Self>) -> Self {
+        let kept = before.map(|before| Arc::clone(&before.kept)).unwrap_or_default();
+        Self { tenant, period: ArcSwapOption::default(), kept }
+    }
+
+    /// The billing period in which `now` lies. To look at the zone's calendar takes a microsecond, to compare with
+    /// the last answer some nanoseconds.
+    #[must_use]
+    pub fn period(&self, now: Timestamp) -> BillingPeriod {
+        if let Some(period) = self.period.load().as_deref().filter(|period| period.contains(now)) {
+            return *period;
+        }
+        let period = self.tenant.calendar.period(now);
+        self.period.store(Some(Arc::new(period)));
+        period
+    }
+
+    /// What this api took in for it that may wait to be counted.
+    #[must_use]
+    pub fn queued(&self) -> &Queued {
+        &self.kept.queued
+    }
+
+    /// What it used in the last days, or `None` while that was not read.
+    #[must_use]
+    pub fn recent(&self) -> Option<Arc<Recent>> {
+        self.kept.recent.load_full()
+    }
+
+    /// Keeps what it used in the last days.
+    pub fn keep_recent(&self, recent: Recent) {
+        self.kept.recent.store(Some(Arc::new(recent)));
+    }
+}
