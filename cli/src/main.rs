@@ -1,5 +1,6 @@
 //! `flagmeter`: the command for people who run FlagMeter.
 
+mod alerts;
 mod audit;
 mod migrate;
 
@@ -21,6 +22,7 @@ struct Arguments {
 enum Command {
     Migrate(migrate::Arguments),
     Audit(audit::Arguments),
+    Alerts(alerts::Arguments),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -31,6 +33,7 @@ async fn main() -> anyhow::Result<ExitCode> {
             migrate::run(arguments, &database()?).await.map(|()| ExitCode::SUCCESS)
         }
         Command::Audit(arguments) => audit::run(arguments, &database()?).await,
+        Command::Alerts(arguments) => alerts::run(arguments, &database()?).await,
     }
 }
 

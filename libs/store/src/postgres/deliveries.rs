@@ -13,7 +13,7 @@ use jiff_sqlx::ToSqlx;
 use serde::Serialize;
 use uuid::Uuid;
 
-pub use self::desk::{Alert, Delivery, Told, Wanted, add_test, find_terms, list, newest, resend};
+pub use self::desk::{Alert, Delivery, Told, Wanted, add_test, find, find_terms, list, newest, resend};
 use crate::{PgPool, StoreError};
 
 /// The ways to a receiver. The values of `alert_deliveries.channel`.

@@ -147,6 +147,40 @@ pub async fn list(pool: &PgPool, tenant: &str, limit: i64) -> Result<Vec<Alert>,
     Ok(alerts)
 }
 
+/// The messages of an alert, in the order of their channels.
+///
+/// # Errors
+///
+/// [`StoreError::Postgres`]; the same call may be made again.
+pub async fn find(pool: &PgPool, alert: i64) -> Result<Vec<Delivery>, StoreError> {
+    let rows = sqlx::query!(
+        r#"SELECT channel,
+                  state,
+                  attempts,
+                  next_attempt_at AS "next_attempt_at: jiff_sqlx::Timestamp",
+                  delivered_at AS "delivered_at: jiff_sqlx::Timestamp",
+                  last_error
+           FROM alert_deliveries
+           WHERE alert = $1
+           ORDER BY channel"#,
+        alert,
+    )
+    .fetch_all(pool)
+    .await
+    .map_err(StoreError::postgres("read an alert's messages"))?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Delivery {
+            channel: Channel::of(&row.channel),
+            state: row.state,
+            attempts: row.attempts,
+            next_attempt_at: row.next_attempt_at.to_jiff(),
+            delivered_at: row.delivered_at.map(jiff_sqlx::Timestamp::to_jiff),
+            last_error: row.last_error,
+        })
+        .collect())
+}
+
 /// Makes the messages of an alert due now, whatever became of them before, and also to a channel that the tenant did not
 /// have then. Answers the channels: none if there is no such alert of the tenant, or no such channel.
 ///

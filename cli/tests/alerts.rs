@@ -1,0 +1,128 @@
+//! `flagmeter alerts`, as a person runs it, over a real PostgreSQL.
+#![expect(clippy::unwrap_used, reason = "a test ends at the first thing that is not as it should be")]
+
+use std::process::Output;
+
+use flagmeter_store::postgres::deliveries::{self, Conclusion};
+use flagmeter_store::{PgPool, testing};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+use sqlx::ConnectOptions;
+
+const SEALED: &[u8] = b"a sealed text of at least 28 bytes";
+
+async fn flagmeter(pool: &PgPool, arguments: &[&str]) -> Output {
+    let url = pool.connect_options().to_url_lossy().to_string();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_flagmeter"));
+    command.arg("alerts").args(arguments).env("DATABASE_URL", url);
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// A worker in the place of one: concludes what is due in turn as it is told.
+async fn work(pool: &PgPool, conclusions: Vec<Conclusion<'_>>) {
+    for conclusion in conclusions {
+        let taken = loop {
+            let now = "2100-01-01T00:00:00Z".parse().unwrap();
+            match deliveries::take(pool, now, SignedDuration::from_mins(1)).await.unwrap() {
+                Some(taken) => break taken,
+                None => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+            }
+        };
+        assert!(deliveries::conclude(pool, &taken, conclusion).await.unwrap());
+    }
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_test_says_what_came_of_it_and_exits_by_that(pool: PgPool) {
+    testing::add_tenant(&pool, "acme").await;
+    testing::add_channels(&pool, "acme", SEALED, SEALED).await;
+    let delivered = Conclusion::Delivered(Timestamp::UNIX_EPOCH);
+
+    let (output, ()) =
+        tokio::join!(flagmeter(&pool, &["test", "acme"]), work(&pool, vec![delivered, delivered]));
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(said(&output), "alert 1, slack: delivered\nalert 1, webhook: delivered\n");
+
+    let failed = Conclusion::Failed { why: "Slack answered 404 no_service" };
+    let arguments = ["test", "acme", "--channel", "slack"];
+    let (output, ()) = tokio::join!(flagmeter(&pool, &arguments), work(&pool, vec![failed]));
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(said(&output), "alert 2, slack: failed: Slack answered 404 no_service\n");
+
+    let output = flagmeter(&pool, &["test", "acme", "--channel", "slack", "--wait", "0"]).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("no worker has sent it yet; is one running?"), "{}", said(&output));
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn an_alert_is_listed_with_its_messages_and_can_be_sent_again(pool: PgPool) {
+    testing::add_tenant(&pool, "acme").await;
+    assert_eq!(said(&flagmeter(&pool, &["list", "acme"]).await), "acme has had no alerts\n");
+    assert!(said(&flagmeter(&pool, &["resend", "acme"]).await).contains("has had no alerts"));
+
+    testing::add_channels(&pool, "acme", SEALED, SEALED).await;
+    let failed = Conclusion::Failed { why: "the receiver answered 410 Gone" };
+    let arguments = ["test", "acme", "--channel", "webhook"];
+    let (_, ()) = tokio::join!(flagmeter(&pool, &arguments), work(&pool, vec![failed]));
+    sqlx::query("UPDATE alerts SET kind = 'crossed', total_tokens = 812345").execute(&pool).await.unwrap();
+
+    let table = said(&flagmeter(&pool, &["list", "acme"]).await);
+    let row: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(
+        (row[0], &row[3..]),
+        (
+            "1",
+            &[
+                "reached",
+                "80",
+                "%",
+                "812,345",
+                "1,000,000",
+                "81",
+                "webhook",
+                "failed",
+                "1",
+                "the",
+                "receiver",
+                "answered",
+                "410",
+                "Gone"
+            ][..]
+        ),
+        "{table}"
+    );
+    let listed: Value =
+        serde_json::from_slice(&flagmeter(&pool, &["list", "acme", "--json"]).await.stdout).unwrap();
+    assert_eq!(
+        (&listed[0]["totalTokens"], &listed[0]["deliveries"][0]["state"]),
+        (&Value::from(812_345), &Value::from("failed"))
+    );
+
+    let again = Conclusion::Again { at: Timestamp::UNIX_EPOCH, why: "Slack answered 500" };
+    let arguments = ["resend", "acme", "--channel", "slack"];
+    let (output, ()) = tokio::join!(flagmeter(&pool, &arguments), work(&pool, vec![again]));
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(said(&output), "alert 1, slack: not yet: Slack answered 500; it is tried again\n");
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn what_cannot_be_meant_says_what_to_do(pool: PgPool) {
+    testing::add_tenant(&pool, "acme").await;
+    for (arguments, code, part) in [
+        (&["list", "globex"][..], 1, "there is no tenant \"globex\""),
+        (&["test", "globex"], 1, "there is no tenant \"globex\""),
+        (&["test", "acme"], 1, "spec.alerts of the Tenant"),
+        (&["resend", "acme", "--alert", "99"], 1, "flagmeter alerts list acme"),
+        (&["list", "acme", "--limit", "0"], 2, "1..=1000"),
+        (&["test", "acme", "--channel", "email"], 2, "slack, webhook"),
+        (&["test"], 2, "<TENANT>"),
+    ] {
+        let output = flagmeter(&pool, arguments).await;
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", said(&output));
+        assert!(said(&output).contains(part), "{arguments:?}: {}", said(&output));
+    }
+}
