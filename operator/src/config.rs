@@ -23,6 +23,8 @@ pub struct Config {
     /// `FLAGMETER_RESYNC_SECONDS`: how often a tenant is compared with its row when nothing happens,
     /// give or take a tenth.
     pub resync: Duration,
+    /// `FLAGMETER_ALLOW_PRIVATE_WEBHOOKS`: whether alerts may go over http; to private addresses, the worker lets them.
+    pub allow_private_webhooks: bool,
     /// `FLAGMETER_LOG` and `FLAGMETER_LOG_FORMAT`.
     pub log: LogSettings,
 }
@@ -40,6 +42,7 @@ impl Config {
         let pod_name = env.required("POD_NAME");
         let pod_namespace = env.required("POD_NAMESPACE");
         let resync = env.with_default("FLAGMETER_RESYNC_SECONDS", "300");
+        let allow_private_webhooks = env.with_default("FLAGMETER_ALLOW_PRIVATE_WEBHOOKS", "false");
         let log = LogSettings::read(&mut env);
         if resync.is_some_and(|seconds: u64| !(1..=86_400).contains(&seconds)) {
             env.fault("FLAGMETER_RESYNC_SECONDS", &"must be from 1 to 86400");
@@ -52,6 +55,7 @@ impl Config {
                 pod_name: pod_name?,
                 pod_namespace: pod_namespace?,
                 resync: Duration::from_secs(resync?),
+                allow_private_webhooks: allow_private_webhooks?,
                 log: log?,
             })
         })

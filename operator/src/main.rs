@@ -30,7 +30,12 @@ async fn main() -> anyhow::Result<()> {
             config.sealer,
             Metrics::register(&registry)?,
             Clock::system(),
-            Settings { namespace: config.pod_namespace, identity: config.pod_name, resync: config.resync },
+            Settings {
+                namespace: config.pod_namespace,
+                identity: config.pod_name,
+                resync: config.resync,
+                allow_http: config.allow_private_webhooks,
+            },
         ),
         readiness: readiness.clone(),
     };

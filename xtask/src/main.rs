@@ -22,6 +22,7 @@ mod samples;
 mod secret;
 mod servers;
 mod settings;
+mod sink;
 mod state;
 mod supervision;
 mod system;
@@ -88,6 +89,12 @@ enum Command {
     Loadtest(command::measure::Options),
     /// Writes .sqlx anew, from the queries and the migrations as they are.
     Sqlx,
+    /// Takes alerts in Slack's place, for `up --slack-sink`.
+    #[command(hide = true)]
+    SlackSink {
+        #[arg(long)]
+        port: u16,
+    },
     /// Keeps watch over a system that `up --detach` brought up.
     #[command(hide = true)]
     Supervise,
@@ -105,6 +112,7 @@ fn main() -> ExitCode {
         Command::Bench(options) => command::measure::bench(&options),
         Command::Loadtest(options) => command::measure::loadtest(&options),
         Command::Sqlx => command::sqlx::run(),
+        Command::SlackSink { port } => sink::run(port).map(|()| ExitCode::SUCCESS),
         Command::Supervise => command::supervise::run(&arguments.state),
     });
     outcome.unwrap_or_else(|error| {

@@ -5,7 +5,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use serde_json::Value;
+use serde_json::{Value, json};
 use ureq::Agent;
 
 use crate::checkout;
@@ -17,6 +17,8 @@ use crate::waiting::wait_for;
 
 /// The resource by its full name: `tenants` alone may be somebody else's.
 const TENANTS: &str = "tenants.flagmeter.dev";
+/// The one whose alerts `up --slack-sink` shows.
+pub(crate) const ALERTED: &str = "acme-corp";
 const READY_LIMIT: &str = "--timeout=90s";
 const READY_EXECUTION_LIMIT: Duration = Duration::from_secs(100);
 /// How long one event may be refused because the queue is away or full.
@@ -55,6 +57,34 @@ pub(crate) fn apply_tenants(system: &mut System, step: &Step<'_>) -> Result<usiz
         .run()
         .map_err(|error| with_pods(system, &error))?;
     Ok(names.len())
+}
+
+/// Lets the alerts of one sample tenant go to a receiver on this port, if the tenant is still there.
+pub(crate) fn send_alerts_to(system: &System, port: u16) -> Result<()> {
+    let kubectl = system.kubectl()?;
+    let tenant = format!("{TENANTS}/{ALERTED}");
+    let found =
+        kubectl.run(&["get", &tenant, "--namespace", NAMESPACE, "--ignore-not-found", "--output", "name"])?;
+    if found.trim().is_empty() {
+        bail!(
+            "there is no tenant {ALERTED} whose alerts could be shown; `cargo xtask up --fresh` makes it anew"
+        );
+    }
+    let secret = json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": { "name": "acme-slack", "namespace": NAMESPACE },
+        "stringData": { "url": format!("http://127.0.0.1:{port}/services/{ALERTED}") },
+    });
+    kubectl.apply(&secret.to_string())?;
+    let slack = json!({ "spec": { "alerts": { "slack": {
+        "enabled": true,
+        "url": null,
+        "secretRef": { "name": "acme-slack", "key": "url" },
+    } } } });
+    let arguments =
+        ["patch", &tenant, "--namespace", NAMESPACE, "--type", "merge", "--patch", &slack.to_string()];
+    kubectl.run(&arguments).map(drop)
 }
 
 /// Sends the events, one a request, and waits until they are counted. Once: they have ids, so that an

@@ -25,6 +25,8 @@ pub struct Settings {
     pub identity: String,
     /// How often a tenant is compared with its row when nothing happens, give or take a tenth.
     pub resync: Duration,
+    /// Whether a webhook's URL may be http.
+    pub allow_http: bool,
 }
 
 /// What every reconcile needs.

@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, Error, error_policy, reconcile, status, sweep, usage};
+use super::{Context, Error, deliveries, error_policy, reconcile, status, sweep, usage};
 
 /// How many tenants are worked on at once: as many as the pool has connections to spare.
 const CONCURRENCY: u16 = 4;
@@ -62,7 +62,11 @@ pub async fn run(ctx: Arc<Context>, synced: impl FnOnce(), stop: CancellationTok
     let chores = async {
         if store.wait_until_ready().await.is_ok() {
             synced();
-            tokio::join!(sweeps(&ctx, &store, &gone), usages(&ctx, &store, &asked));
+            tokio::join!(
+                sweeps(&ctx, &store, &gone),
+                usages(&ctx, &store, &asked),
+                deliveries::follow(&ctx, &store)
+            );
         }
     };
     tokio::select! {

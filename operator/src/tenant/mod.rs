@@ -2,11 +2,13 @@
 //!
 //! A reconcile is four steps, a file each: [`observe`], [`plan`] (without I/O), [`apply`], [`report`].
 //! [`controller`] runs them whenever something may have changed; [`sweep`] detaches the rows whose
-//! resource is gone; [`usage`] asks for a reconcile where usage has changed.
+//! resource is gone; [`usage`] asks for a reconcile where usage has changed; [`deliveries`] says whether alerts
+//! arrive.
 
 mod apply;
 mod context;
 pub mod controller;
+mod deliveries;
 mod failures;
 mod observe;
 mod plan;

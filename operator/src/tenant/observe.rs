@@ -19,6 +19,8 @@ pub(super) struct Observed {
     pub(super) slack_url: Option<Result<String, Problem>>,
     /// What was used in the current period, by the spec's calendar; `None` if the spec has none.
     pub(super) usage: Option<Usage>,
+    /// Whether a webhook's URL may be http: a setting.
+    pub(super) allow_http: bool,
 }
 
 /// What was used in a period.
@@ -45,7 +47,7 @@ pub(super) async fn observe(ctx: &Context, tenant: &Tenant, now: Timestamp) -> R
             Some(Usage { period, total_tokens: totals.get(&id).copied().unwrap_or_default() })
         }
     };
-    Ok(Observed { found, slack_url, usage })
+    Ok(Observed { found, slack_url, usage, allow_http: ctx.settings.allow_http })
 }
 
 /// The URL as it stands, from the spec or from the Secret.

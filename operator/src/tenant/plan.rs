@@ -182,7 +182,10 @@ fn slack(id: &str, target: Option<&SlackTarget>, observed: &Observed, sealer: &S
         return Slack::default();
     };
     let enabled = target.enabled;
-    match text.clone().and_then(|text| https_url(&text).ok_or_else(|| not_a_url(target))) {
+    match text
+        .clone()
+        .and_then(|text| webhook_url(&text, observed.allow_http).ok_or_else(|| not_a_url(target)))
+    {
         Ok(url) => Slack {
             row: Some(SlackRow { fingerprint: Some(sealer.fingerprint(id, &url)), enabled }),
             url: Some(url),
@@ -198,11 +201,12 @@ fn slack(id: &str, target: Option<&SlackTarget>, observed: &Observed, sealer: &S
 
 /// `text` as a URL that may be posted to. Files end with a line break more often than not, so space
 /// around it is dropped.
-fn https_url(text: &str) -> Option<String> {
+fn webhook_url(text: &str, allow_http: bool) -> Option<String> {
     let text = text.trim();
     let uri: Uri = text.parse().ok().filter(|_| text.len() <= MAX_URL_LENGTH)?;
     let host = uri.host().is_some_and(|host| !host.is_empty());
-    (uri.scheme_str() == Some("https") && host).then(|| text.to_owned())
+    let scheme = uri.scheme_str() == Some("https") || (allow_http && uri.scheme_str() == Some("http"));
+    (scheme && host).then(|| text.to_owned())
 }
 
 fn not_a_url(target: &SlackTarget) -> Problem {

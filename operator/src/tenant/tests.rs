@@ -91,7 +91,12 @@ fn context(db: PgPool) -> (Arc<Context>, Server) {
         "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".parse().unwrap(),
         Metrics::register(&Registry::new()).unwrap(),
         Clock::fixed(NOW.parse().unwrap()),
-        Settings { namespace: "shop".into(), identity: "operator-0".into(), resync: RESYNC },
+        Settings {
+            namespace: "shop".into(),
+            identity: "operator-0".into(),
+            resync: RESYNC,
+            allow_http: false,
+        },
     );
     (Arc::new(context), Server(handle))
 }

@@ -200,3 +200,43 @@ async fn a_tenant_that_went_while_no_operator_looked_is_detached(db: PgPool) {
     })
     .await;
 }
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn whether_an_alert_arrived_is_a_condition_and_a_failure_an_event(db: PgPool) {
+    in_namespace(async move |cluster| {
+        let operator = Running::start(&cluster, &db, "operator-0").await;
+        cluster.apply("acme", json!({ "monthlyQuota": 1_000 })).await;
+        cluster.reported("acme", "Synced").await;
+        sqlx::query(
+            "WITH alert AS (
+                 INSERT INTO alerts (tenant, period_start, period_end, threshold, monthly_quota, total_tokens, kind)
+                 VALUES ('acme', '2026-06-01T00:00:00Z', '2026-07-01T00:00:00Z', 80, 1000, 800, 'crossed')
+                 RETURNING id
+             )
+             INSERT INTO alert_deliveries (alert, channel, state, last_error)
+             SELECT id, 'slack', 'failed', 'Slack answered 404' FROM alert",
+        )
+        .execute(&db)
+        .await
+        .unwrap();
+        let tenants: Api<Tenant> = cluster.api();
+        let condition = async |status: &str| {
+            eventually(&format!("AlertDelivered is {status}"), async || {
+                let conditions = tenants.get("acme").await.unwrap().status?.conditions;
+                conditions.into_iter().find(|one| one.type_ == "AlertDelivered" && one.status == status)
+            })
+            .await
+        };
+        let failed = condition("False").await;
+        assert_eq!(failed.reason, "DeliveryFailed");
+        assert!(failed.message.contains("Slack answered 404"), "{}", failed.message);
+        event(&cluster, "DeliveryFailed").await;
+        sqlx::query("UPDATE alert_deliveries SET state = 'delivered', last_error = NULL").execute(&db).await.unwrap();
+        condition("True").await;
+        // The other conditions are another manager's, and stay.
+        let tenant = cluster.reported("acme", "Synced").await;
+        assert!(tenant.status.unwrap().conditions.len() >= 4);
+        operator.stop().await;
+    })
+    .await;
+}

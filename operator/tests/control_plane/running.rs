@@ -42,6 +42,7 @@ impl Running {
             namespace: cluster.namespace.clone(),
             identity: identity.to_owned(),
             resync: Duration::from_secs(1),
+            allow_http: false,
         };
         let context = Context::new(client, db.clone(), sealer(), metrics.clone(), Clock::system(), settings);
         let stop = CancellationToken::new();

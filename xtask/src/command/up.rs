@@ -15,9 +15,11 @@ use crate::binaries::{self, Executable};
 use crate::cache::Cache;
 use crate::environment::Environment;
 use crate::machine;
-use crate::ports::Ports;
+use crate::ports::{self, Ports};
 use crate::progress::Progress;
-use crate::registry::SUPERVISOR;
+use crate::registry::{Entry, SUPERVISOR};
+use crate::samples;
+use crate::sink;
 use crate::state::State;
 use crate::supervision;
 use crate::system::{System, Wish};
@@ -35,6 +37,11 @@ pub(crate) struct Options {
     /// Return once everything works; a process in the background keeps watch.
     #[arg(long)]
     detach: bool,
+    /// Take alerts in Slack's place, and print them: those of the sample tenant acme-corp are sent there.
+    ///
+    /// With --detach they are in logs/slack-sink.log.
+    #[arg(long)]
+    slack_sink: bool,
     /// Forget the data of earlier runs.
     #[arg(long)]
     fresh: bool,
@@ -85,6 +92,11 @@ fn bring_up(state: &mut State, options: &Options, progress: &Progress) -> Result
     system.start_all(&STORES, progress)?;
     system.start_all(&CONTROL_PLANE, progress)?;
     let environment = assembly::release(&mut system, &executables, progress)?;
+    if options.slack_sink {
+        let port = start_sink(state, options.detach)?;
+        samples::send_alerts_to(&system, port)?;
+        progress.say(&format!("alerts of {} arrive at port {port} instead of Slack", samples::ALERTED));
+    }
     Ok((system, environment))
 }
 
@@ -138,6 +150,25 @@ fn hand_over(state: &State) -> Result<()> {
         },
     )?;
     Ok(())
+}
+
+/// Starts the receiver of alerts, which `down` ends like every other process, and answers its port.
+fn start_sink(state: &State, in_background: bool) -> Result<u16> {
+    let doing = || "failed to start the receiver of alerts";
+    let port = (sink::PORT..=u16::MAX).find(|port| ports::is_free(*port)).with_context(doing)?;
+    let log = state.log(sink::NAME);
+    let file = OpenOptions::new().create(true).append(true).open(&log).with_context(doing)?;
+    let output = if in_background { Stdio::from(file.try_clone()?) } else { Stdio::inherit() };
+    let child = Command::new(std::env::current_exe()?)
+        .args(["slack-sink", "--port", &port.to_string()])
+        .stdin(Stdio::null())
+        .stdout(output)
+        .stderr(file)
+        .spawn()
+        .with_context(doing)?;
+    let entry = Entry::of(sink::NAME, child.id().cast_signed(), log).with_context(doing)?;
+    state.registry().record(&entry)?;
+    Ok(port)
 }
 
 /// What a second `up` says.

@@ -47,7 +47,7 @@ fn found(row: TenantRow, recorded: &TenantRow) -> FoundTenant {
 }
 
 fn observed(found: Option<FoundTenant>, slack_url: &str) -> Observed {
-    Observed { found, slack_url: Some(Ok(slack_url.into())), usage: None }
+    Observed { found, slack_url: Some(Ok(slack_url.into())), ..Observed::default() }
 }
 
 /// What is written, and the problem.
@@ -131,7 +131,7 @@ fn a_spec_that_no_calendar_can_follow_changes_nothing() {
 #[test]
 fn a_tenant_without_its_secret_counts_all_the_same() {
     let missing = Problem::SecretNotFound { name: "acme-slack".into() };
-    let observed = |found| Observed { found, slack_url: Some(Err(missing.clone())), usage: None };
+    let observed = |found| Observed { found, slack_url: Some(Err(missing.clone())), ..Observed::default() };
 
     let (write, problem) = planned(&acme(), &observed(None));
     assert_eq!(write, Some((ChangeKind::Created, TenantRow { slack: None, ..row(URL) })));
@@ -170,6 +170,15 @@ fn what_a_secret_holds_must_be_an_https_url_and_is_never_shown() {
             assert!(shown.contains("\"acme-slack\"") && !shown.contains("s3cret"), "{shown}");
         }
     }
+}
+
+#[test]
+fn http_is_taken_where_a_setting_allows_it() {
+    let allowed = Observed { allow_http: true, ..observed(None, "http://receiver:8080/acme") };
+    let plan = plan(&acme(), &allowed, &sealer());
+    assert_eq!(plan.write.unwrap().slack_url.as_deref(), Some("http://receiver:8080/acme"));
+    let other = Observed { allow_http: true, ..observed(None, "ftp://receiver/acme") };
+    assert!(self::plan(&acme(), &other, &sealer()).problem.is_some());
 }
 
 #[test]
