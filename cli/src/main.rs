@@ -2,6 +2,7 @@
 
 mod alerts;
 mod audit;
+mod explain_scale;
 mod migrate;
 
 use std::process::ExitCode;
@@ -10,7 +11,8 @@ use clap::{Parser, Subcommand};
 use flagmeter_runtime::env::{Env, Secret};
 use flagmeter_store::{PgPool, postgres};
 
-/// For people who run FlagMeter. The database is the one that the environment's `DATABASE_URL` names.
+/// For people who run FlagMeter. The database is the one that the environment's `DATABASE_URL` names, the queue
+/// the one that `VALKEY_URL` does.
 #[derive(Parser)]
 #[command(version, propagate_version = true)]
 struct Arguments {
@@ -23,6 +25,7 @@ enum Command {
     Migrate(migrate::Arguments),
     Audit(audit::Arguments),
     Alerts(alerts::Arguments),
+    ExplainScale(explain_scale::Arguments),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -34,6 +37,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         }
         Command::Audit(arguments) => audit::run(arguments, &database()?).await,
         Command::Alerts(arguments) => alerts::run(arguments, &database()?).await,
+        Command::ExplainScale(arguments) => explain_scale::run(arguments).await.map(|()| ExitCode::SUCCESS),
     }
 }
 

@@ -7,6 +7,8 @@ use flagmeter_runtime::env::{Env, Faults, Secret};
 use flagmeter_runtime::telemetry::LogSettings;
 use flagmeter_store::sealed::Sealer;
 
+use crate::scaler;
+
 /// Everything that the environment says.
 #[derive(Debug)]
 pub struct Config {
@@ -25,6 +27,8 @@ pub struct Config {
     pub resync: Duration,
     /// `FLAGMETER_ALLOW_PRIVATE_WEBHOOKS`: whether alerts may go over http; to private addresses, the worker lets them.
     pub allow_private_webhooks: bool,
+    /// `FLAGMETER_SCALE_DEPLOYMENT` and what belongs to it, if the workers are to be scaled.
+    pub scaling: Option<scaler::Settings>,
     /// `FLAGMETER_LOG` and `FLAGMETER_LOG_FORMAT`.
     pub log: LogSettings,
 }
@@ -43,6 +47,7 @@ impl Config {
         let pod_namespace = env.required("POD_NAMESPACE");
         let resync = env.with_default("FLAGMETER_RESYNC_SECONDS", "300");
         let allow_private_webhooks = env.with_default("FLAGMETER_ALLOW_PRIVATE_WEBHOOKS", "false");
+        let scaling = scaler::Settings::read(&mut env);
         let log = LogSettings::read(&mut env);
         if resync.is_some_and(|seconds: u64| !(1..=86_400).contains(&seconds)) {
             env.fault("FLAGMETER_RESYNC_SECONDS", &"must be from 1 to 86400");
@@ -56,6 +61,7 @@ impl Config {
                 pod_namespace: pod_namespace?,
                 resync: Duration::from_secs(resync?),
                 allow_private_webhooks: allow_private_webhooks?,
+                scaling: scaling?,
                 log: log?,
             })
         })

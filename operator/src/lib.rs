@@ -2,11 +2,13 @@
 //!
 //! - [`Operator::run`] waits for the [`lease`], and works as long as it holds it.
 //! - [`tenant`] is the work: one reconcile at a time from a Tenant to its row and back to its status.
+//! - [`scaler`] keeps as many workers as the load asks for.
 //! - [`config`] and [`metrics`] are what goes in and what can be seen.
 
 pub mod config;
 pub mod lease;
 pub mod metrics;
+pub mod scaler;
 pub mod tenant;
 
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use kube_lease_manager::LeaseManagerError;
 use tokio_util::sync::CancellationToken;
 
 use crate::lease::Candidacy;
+use crate::scaler::Scaler;
 use crate::tenant::Context;
 
 /// Met once this process stands for election.
@@ -47,6 +50,8 @@ pub struct Operator {
     pub context: Context,
     /// What `/readyz` answers, made of [`CONDITIONS`].
     pub readiness: Readiness,
+    /// Scales the workers, unless somebody else does.
+    pub scaler: Option<Scaler>,
 }
 
 impl Operator {
@@ -56,7 +61,7 @@ impl Operator {
     ///
     /// See [`Error`]; the process should end, and be started anew.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Error> {
-        let Self { context, readiness } = self;
+        let Self { context, readiness, scaler } = self;
         let mut candidacy =
             Candidacy::stand(context.client.clone(), &context.settings, context.clock).await?;
         readiness.met(ELECTION);
@@ -68,7 +73,7 @@ impl Operator {
             () = stop.cancelled() => Ok(false),
         };
         let outcome = match won {
-            Ok(true) => lead(context, &mut candidacy, &readiness, &stop).await,
+            Ok(true) => lead(context, scaler.as_ref(), &mut candidacy, &readiness, &stop).await,
             Ok(false) => Ok(()),
             Err(error) => Err(error),
         };
@@ -80,6 +85,7 @@ impl Operator {
 /// Works until `stop`, or until the lease is lost.
 async fn lead(
     context: Context,
+    scaler: Option<&Scaler>,
     candidacy: &mut Candidacy,
     readiness: &Readiness,
     stop: &CancellationToken,
@@ -93,9 +99,16 @@ async fn lead(
         move || readiness.met(CACHE)
     };
     let work = tenant::controller::run(Arc::new(context), synced, stop.clone());
+    let scaling = async {
+        match scaler {
+            Some(scaler) => Box::pin(scaler.run()).await,
+            None => std::future::pending().await,
+        }
+    };
     let outcome = tokio::select! {
         () = work => if stop.is_cancelled() { Ok(()) } else { Err(Error::Ended) },
         // What is under way is dropped: a statement is done or not, and the next leader looks anew.
+        () = scaling => Err(Error::Ended),
         () = candidacy.lost() => Err(Error::LeaseLost),
     };
     leader.set(0);

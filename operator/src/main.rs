@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 use flagmeter_operator::config::Config;
 use flagmeter_operator::metrics::Metrics;
+use flagmeter_operator::scaler::{self, Scaler};
 use flagmeter_operator::tenant::{Context, Settings};
 use flagmeter_operator::{CONDITIONS, Operator};
 use flagmeter_runtime::admin::{self, Readiness};
@@ -10,6 +11,7 @@ use flagmeter_runtime::clock::Clock;
 use flagmeter_runtime::env::Env;
 use flagmeter_runtime::{install_tls_provider, shutdown, telemetry};
 use flagmeter_store::postgres;
+use flagmeter_store::queue::EventQueue;
 
 /// Four reconciles at once, and the sweep and the usage beside them.
 const CONNECTIONS: u32 = 6;
@@ -23,9 +25,19 @@ async fn main() -> anyhow::Result<()> {
 
     let registry = admin::registry();
     let readiness = Readiness::of(&CONDITIONS);
+    let client = kube::Client::try_default().await.context("failed to find the API server")?;
+    let scaling = scaler::Metrics::register(&registry)?;
+    let scaler = match config.scaling {
+        Some(settings) => {
+            let queue = EventQueue::new(settings.valkey_url.expose())?;
+            let (namespace, identity) = (config.pod_namespace.clone(), config.pod_name.clone());
+            Some(Scaler::new(client.clone(), queue, scaling, Clock::system(), namespace, identity, settings))
+        }
+        None => None,
+    };
     let operator = Operator {
         context: Context::new(
-            kube::Client::try_default().await.context("failed to find the API server")?,
+            client,
             postgres::pool(config.database_url.expose(), "flagmeter-operator", CONNECTIONS)?,
             config.sealer,
             Metrics::register(&registry)?,
@@ -38,6 +50,7 @@ async fn main() -> anyhow::Result<()> {
             },
         ),
         readiness: readiness.clone(),
+        scaler,
     };
 
     let admin = async {

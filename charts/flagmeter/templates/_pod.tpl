@@ -7,7 +7,9 @@ All templates take (dict "root" $ "component" "api").
 {{- define "flagmeter.deploymentSpec" -}}
 {{- include "flagmeter.requireSecrets" .root -}}
 {{- $values := index .root.Values .component -}}
-{{- if not (kindIs "invalid" $values.replicas) -}}
+{{- if and (eq .component "worker") .root.Values.worker.autoscaling.enabled -}}
+{{- include "flagmeter.checkAutoscaling" .root.Values.worker -}}
+{{- else if not (kindIs "invalid" $values.replicas) -}}
 replicas: {{ $values.replicas }}
 {{ end -}}
 revisionHistoryLimit: 3
@@ -179,4 +181,57 @@ pods may do it at once. Not a hook: a hook would run before a database of the sa
     {{- include "flagmeter.commonEnv" . | nindent 4 }}
     {{- include "flagmeter.secretEnv" (dict "name" "DATABASE_URL" "secret" $database.existingSecret "key" $database.keys.migrate) | nindent 4 }}
   {{- include "flagmeter.containerBase" . | nindent 2 }}
+{{- end -}}
+
+{{/* Values that contradict each other, which a schema cannot see. */}}
+{{- define "flagmeter.checkAutoscaling" -}}
+{{- if not (kindIs "invalid" .replicas) -}}
+{{- fail "\n\nworker.replicas and worker.autoscaling.enabled cannot both be set: two writers of one number.\nFor a fixed number of workers set worker.autoscaling.enabled to false; otherwise leave worker.replicas out, and set worker.autoscaling.minReplicas and maxReplicas.\n" -}}
+{{- end -}}
+{{- with .autoscaling -}}
+{{- if gt (int64 .minReplicas) (int64 .maxReplicas) -}}
+{{- fail (printf "\n\nworker.autoscaling.minReplicas (%d) must be no more than maxReplicas (%d).\n" (int64 .minReplicas) (int64 .maxReplicas)) -}}
+{{- end -}}
+{{- if not (kindIs "invalid" .fallbackReplicas) -}}
+{{- if or (lt (int64 .fallbackReplicas) (int64 .minReplicas)) (gt (int64 .fallbackReplicas) (int64 .maxReplicas)) -}}
+{{- fail "\n\nworker.autoscaling.fallbackReplicas must be from minReplicas to maxReplicas.\n" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The policy, for the operator. A number beyond a million is a float to a template, and would be written as one. */}}
+{{- define "flagmeter.scalingEnv" -}}
+- name: FLAGMETER_SCALE_DEPLOYMENT
+  value: {{ include "flagmeter.componentName" (dict "root" . "component" "worker") }}
+{{- with .Values.worker.autoscaling }}
+- name: FLAGMETER_SCALE_MIN
+  value: {{ .minReplicas | int64 | quote }}
+- name: FLAGMETER_SCALE_MAX
+  value: {{ .maxReplicas | int64 | quote }}
+- name: FLAGMETER_SCALE_PRIOR_RATE
+  value: {{ .eventsPerSecond | int64 | quote }}
+- name: FLAGMETER_SCALE_HEADROOM
+  value: {{ .headroom | quote }}
+- name: FLAGMETER_SCALE_DRAIN_SECONDS
+  value: {{ .drainSeconds | int64 | quote }}
+- name: FLAGMETER_SCALE_INTERVAL_SECONDS
+  value: {{ .intervalSeconds | int64 | quote }}
+- name: FLAGMETER_SCALE_WINDOW_SECONDS
+  value: {{ .windowSeconds | int64 | quote }}
+- name: FLAGMETER_SCALE_STEP_SECONDS
+  value: {{ .stepSeconds | int64 | quote }}
+- name: FLAGMETER_SCALE_PAUSE_SECONDS
+  value: {{ .pauseSeconds | int64 | quote }}
+- name: FLAGMETER_SCALE_RETRY_SECONDS
+  value: {{ .retrySeconds | int64 | quote }}
+- name: FLAGMETER_SCALE_IDLE_SECONDS
+  value: {{ .idleSeconds | int64 | quote }}
+- name: FLAGMETER_SCALE_FAILURES
+  value: {{ .failures | int64 | quote }}
+{{- if not (kindIs "invalid" .fallbackReplicas) }}
+- name: FLAGMETER_SCALE_FALLBACK
+  value: {{ .fallbackReplicas | int64 | quote }}
+{{- end }}
+{{- end }}
 {{- end -}}

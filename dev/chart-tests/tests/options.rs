@@ -9,12 +9,14 @@ use serde_json::{Value, json};
 struct Case {
     path: String,
     value: Value,
+    /// What has to be set beside it.
+    beside: Value,
     seen: Vec<(String, String, Value)>,
 }
 
 impl Case {
     fn new(path: &str, value: Value) -> Self {
-        Self { path: path.to_owned(), value, seen: Vec::new() }
+        Self { path: path.to_owned(), value, beside: json!({}), seen: Vec::new() }
     }
 
     /// In the object `Kind/name`.
@@ -181,6 +183,8 @@ fn worker_cases() -> Vec<Case> {
         )
     };
     let mut cases = part_cases("worker");
+    cases[0].beside = json!({ "worker": { "autoscaling": { "enabled": false } } });
+    cases.extend(scaling_cases());
     cases.extend([
         keep("eventsDays", "FLAGMETER_EVENTS_DAYS", 7),
         keep("eventsMaxBytes", "FLAGMETER_EVENTS_MAX_BYTES", 123_456_789_012),
@@ -193,6 +197,33 @@ fn worker_cases() -> Vec<Case> {
         ),
     ]);
     cases
+}
+
+fn scaling_cases() -> Vec<Case> {
+    let variable = |name: &str| format!("env/FLAGMETER_SCALE_{name}/value");
+    let case = |value: &str, name: &str, number: &str| {
+        let given: Value = serde_json::from_str(number).unwrap();
+        let path = format!("worker.autoscaling.{value}");
+        Case::new(&path, given).container("operator", &variable(name), &json!(number))
+    };
+    vec![
+        Case::new("worker.autoscaling.enabled", json!(false))
+            .container("operator", &variable("DEPLOYMENT"), &Value::Null)
+            .container("operator", "env/VALKEY_URL", &Value::Null),
+        case("minReplicas", "MIN", "2"),
+        case("maxReplicas", "MAX", "5"),
+        case("eventsPerSecond", "PRIOR_RATE", "20000000"),
+        case("headroom", "HEADROOM", "1.5"),
+        case("drainSeconds", "DRAIN_SECONDS", "10"),
+        case("intervalSeconds", "INTERVAL_SECONDS", "1"),
+        case("windowSeconds", "WINDOW_SECONDS", "60"),
+        case("stepSeconds", "STEP_SECONDS", "30"),
+        case("pauseSeconds", "PAUSE_SECONDS", "60"),
+        case("retrySeconds", "RETRY_SECONDS", "60"),
+        case("idleSeconds", "IDLE_SECONDS", "60"),
+        case("fallbackReplicas", "FALLBACK", "2"),
+        case("failures", "FAILURES", "3"),
+    ]
 }
 
 /// The values that every part has.
@@ -239,6 +270,16 @@ fn nested(path: &str, value: &Value) -> Value {
     path.rsplit('.').fold(value.clone(), |inner, key| json!({ key: inner }))
 }
 
+/// Adds what is in `more`.
+fn merge(values: &mut Value, more: &Value) {
+    for (key, value) in more.as_object().into_iter().flatten() {
+        match values.get_mut(key) {
+            Some(inner) => merge(inner, value),
+            None => values[key] = value.clone(),
+        }
+    }
+}
+
 /// Dotted paths of all values; what users fill in freely is one value.
 fn paths(values: &Value, prefix: &str, found: &mut BTreeSet<String>) {
     for (key, value) in values.as_object().into_iter().flatten() {
@@ -263,7 +304,9 @@ fn documented_paths(values: &str) -> BTreeSet<String> {
 fn each_value_changes_what_it_says() {
     let defaults = render(&json!({}));
     for case in cases() {
-        let changed = render(&nested(&case.path, &case.value));
+        let mut values = nested(&case.path, &case.value);
+        merge(&mut values, &case.beside);
+        let changed = render(&values);
         assert!(!case.seen.is_empty(), "{} is not looked for", case.path);
         for (object, path, expected) in case.seen {
             let place = format!("{} in {object} at {path}", case.path);
@@ -353,4 +396,15 @@ fn names_fit_however_long_the_release_is_called() {
 fn as_part_of_another_chart_it_puts_up_with_what_helm_hands_down() {
     let objects = render(&json!({ "global": { "anything": true } }));
     assert_eq!(objects.of_kind("Deployment").count(), 3);
+}
+
+#[test]
+fn the_chart_never_says_how_many_workers_there_are_while_the_operator_does() {
+    let worker = "Deployment/flagmeter-worker";
+    assert_eq!(*render(&json!({})).at(worker, "spec/replicas"), Value::Null);
+    let without = render(&json!({ "worker": { "autoscaling": { "enabled": false } } }));
+    assert_eq!(*without.at(worker, "spec/replicas"), Value::Null);
+    // Without scaling the operator has no rights on Deployments or ConfigMaps.
+    let rules = without.at("Role/flagmeter-operator", "rules").to_string();
+    assert!(!rules.contains("deployments") && !rules.contains("configmaps"), "{rules}");
 }

@@ -29,7 +29,24 @@ fn a_wrong_value_is_refused_with_its_place_and_what_is_allowed() {
             json!({ "podAnnotations": { "number": 1 } }),
             "at '/podAnnotations/number': got number, want string",
         ),
+        // two that contradict each other
+        (
+            json!({ "worker": { "replicas": 2 } }),
+            "worker.replicas and worker.autoscaling.enabled cannot both be set",
+        ),
+        (
+            json!({ "worker": { "autoscaling": { "minReplicas": 3 } } }),
+            "worker.autoscaling.minReplicas (3) must be no more than maxReplicas (2)",
+        ),
+        (
+            json!({ "worker": { "autoscaling": { "fallbackReplicas": 3 } } }),
+            "worker.autoscaling.fallbackReplicas must be from minReplicas to maxReplicas",
+        ),
         // out of range, or not one of the choices
+        (
+            json!({ "worker": { "autoscaling": { "headroom": 0.5 } } }),
+            "at '/worker/autoscaling/headroom': minimum",
+        ),
         (json!({ "worker": { "replicas": -1 } }), "at '/worker/replicas': minimum: got -1, want 0"),
         (json!({ "api": { "drainSeconds": 301 } }), "at '/api/drainSeconds': maximum: got 301, want 300"),
         (json!({ "api": { "service": { "port": 65536 } } }), "at '/api/service/port': maximum"),

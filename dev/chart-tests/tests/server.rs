@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 fn the_server_takes_everything_that_is_rendered() {
     let release = Release::install();
     let arguments = ["--values", &chart(REQUIRED_VALUES), "--namespace", &release.namespace];
-    let values = json!({ "rbac": { "aggregateRoles": true }, "worker": { "replicas": 2 } });
+    let values = json!({ "rbac": { "aggregateRoles": true }, "api": { "replicas": 2 } });
     let manifests = template(RELEASE, &arguments, &values).expect_success("render the chart");
     let apply = ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "--filename", "-"];
     let applied = release.kubectl(&apply, &manifests).expect_success("apply the chart");
@@ -65,7 +65,17 @@ fn may(release: &Release, part: &str, action: &[&str], namespace: &str) -> bool 
 #[test]
 fn the_operator_may_do_what_it_does_and_nothing_beyond() {
     let release = Release::install();
-    let allowed: [&[&str]; 14] = [
+    let worker = "deployments.apps/flagmeter-worker";
+    let allowed: [&[&str]; 22] = [
+        // Scaling: one Deployment's number.
+        &["get", worker],
+        &["get", worker, "--subresource=scale"],
+        &["patch", worker, "--subresource=scale"],
+        &["list", "horizontalpodautoscalers.autoscaling"],
+        &["create", "configmaps"],
+        &["get", "configmaps/flagmeter-scaler"],
+        &["patch", "configmaps/flagmeter-scaler"],
+        &["list", "scaledobjects.keda.sh"],
         &["get", "tenants.flagmeter.dev"],
         &["list", "tenants.flagmeter.dev"],
         &["watch", "tenants.flagmeter.dev"],
@@ -85,7 +95,12 @@ fn the_operator_may_do_what_it_does_and_nothing_beyond() {
     for action in allowed {
         assert!(may(&release, "operator", action, &release.namespace), "{action:?}");
     }
-    let forbidden: [&[&str]; 15] = [
+    let forbidden: [&[&str]; 20] = [
+        &["patch", worker],
+        &["delete", worker],
+        &["get", "deployments.apps/flagmeter-api"],
+        &["patch", "deployments.apps/flagmeter-api", "--subresource=scale"],
+        &["patch", "horizontalpodautoscalers.autoscaling"],
         &["patch", "tenants.flagmeter.dev"],
         &["create", "tenants.flagmeter.dev"],
         &["delete", "tenants.flagmeter.dev"],

@@ -32,6 +32,7 @@ pub struct System {
     /// The administrator's.
     kubeconfig: PathBuf,
     database_url: String,
+    valkey_url: String,
     namespace: String,
     tools: BTreeMap<String, PathBuf>,
     /// The folder of the state that it runs from.
@@ -105,11 +106,42 @@ impl System {
         (answer.status == 200).then(|| answer.json())
     }
 
+    /// What `flagmeter explain-scale ARGUMENTS` says, which must be JSON.
+    #[must_use]
+    pub fn explain_scale(&self, arguments: &[&str]) -> Value {
+        let mut command = Command::new(self.state.join("tools/flagmeter"));
+        command.arg("explain-scale").args(arguments).env("VALKEY_URL", &self.valkey_url);
+        let output = run(command, "");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Upgrades the release: its own values, and `arguments`.
+    pub fn upgrade(&self, arguments: &[&str]) {
+        let chart = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../charts/flagmeter");
+        let home = self.state.join("helm");
+        let mut command = Command::new(&self.tools["helm"]);
+        command
+            .args(["upgrade", "flagmeter"])
+            .args([&chart, &PathBuf::from("--values"), &chart.join("values-dev.yaml")])
+            .arg("--kubeconfig")
+            .arg(&self.kubeconfig)
+            .args(["--namespace", &self.namespace, "--reset-values", "--wait", "--timeout", "2m"])
+            .args(arguments)
+            .env("HELM_CACHE_HOME", home.join("cache"))
+            .env("HELM_CONFIG_HOME", home.join("config"))
+            .env("HELM_DATA_HOME", home.join("data"));
+        let output = run(command, "");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
     /// The rows of a query, without its heading.
     #[must_use]
     pub fn sql(&self, query: &str) -> Vec<String> {
         let mut command = Command::new(&self.tools["psql"]);
-        command.args(["--no-psqlrc", "--tuples-only", "--no-align", "--dbname"]).arg(&self.database_url);
+        command
+            .args(["--no-psqlrc", "--set=ON_ERROR_STOP=1", "--tuples-only", "--no-align", "--dbname"])
+            .arg(&self.database_url);
         let output = run(command, query);
         assert!(output.status.success(), "{query}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()

@@ -41,7 +41,7 @@ pub fn decide(history: &History, sample: &Sample, limits: &Limits) -> Decision {
     if let Some(from) = history.expected().filter(|expected| *expected != current) {
         return answer(current, Reason::Adopted { from, until: limits.pause_from(sample.at) });
     }
-    if let Some(until) = history.paused_until().filter(|until| sample.at < *until) {
+    if let Some(until) = history.paused_until(limits).filter(|until| sample.at < *until) {
         return answer(current, Reason::Paused { until });
     }
     match &estimate {

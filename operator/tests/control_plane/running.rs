@@ -46,7 +46,7 @@ impl Running {
         };
         let context = Context::new(client, db.clone(), sealer(), metrics.clone(), Clock::system(), settings);
         let stop = CancellationToken::new();
-        let operator = Operator { context, readiness: readiness.clone() };
+        let operator = Operator { context, readiness: readiness.clone(), scaler: None };
         let task = tokio::spawn(operator.run(stop.clone()));
         Self { metrics, readiness, stop, task }
     }

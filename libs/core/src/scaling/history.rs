@@ -66,7 +66,7 @@ pub struct History {
     shrunk_at: Option<Timestamp>,
     arrived_at: Option<Timestamp>,
     expected: Option<u32>,
-    paused_until: Option<Timestamp>,
+    adopted_at: Option<Timestamp>,
     growth: Option<Growth>,
     brake: Option<Brake>,
 }
@@ -87,7 +87,7 @@ struct Growth {
 #[serde(rename_all = "camelCase")]
 struct Brake {
     most: u32,
-    until: Timestamp,
+    since: Timestamp,
 }
 
 /// What outlives the process that decides. Its JSON has the fields' names in camelCase.
@@ -100,8 +100,17 @@ pub struct Kept {
     service_rate: Option<f64>,
     /// How many workers there were to be.
     expected: Option<u32>,
-    paused_until: Option<Timestamp>,
+    /// When somebody else's number was adopted.
+    adopted_at: Option<Timestamp>,
     brake: Option<Brake>,
+}
+
+impl Kept {
+    /// The same, while it is not known how many workers there are to be: a change is under way.
+    #[must_use]
+    pub fn unsure(self) -> Self {
+        Self { expected: None, ..self }
+    }
 }
 
 impl History {
@@ -113,7 +122,7 @@ impl History {
         Self {
             cost: kept.service_rate.filter(|rate| rate.is_finite() && *rate > 0.0).map(f64::recip),
             expected: kept.expected.filter(|_| fresh),
-            paused_until: kept.paused_until,
+            adopted_at: kept.adopted_at,
             brake: kept.brake,
             ..Self::default()
         }
@@ -126,7 +135,7 @@ impl History {
             at,
             service_rate: self.cost.map(f64::recip),
             expected: self.expected,
-            paused_until: self.paused_until,
+            adopted_at: self.adopted_at,
             brake: self.brake,
         }
     }
@@ -142,10 +151,9 @@ impl History {
         self.expected
     }
 
-    /// Until when somebody else's scale is left alone.
-    #[must_use]
-    pub fn paused_until(&self) -> Option<Timestamp> {
-        self.paused_until
+    /// Until when somebody else's scale is left alone. A policy that is changed holds for it at once.
+    pub(super) fn paused_until(&self, limits: &Limits) -> Option<Timestamp> {
+        self.adopted_at.map(|at| after(at, limits.pause_seconds))
     }
 
     /// How many of the last samples, one after the other, could not be trusted.
@@ -253,10 +261,11 @@ impl History {
         let need = whole(for_arrivals + for_backlog);
         // While anything arrives, or might, one is needed.
         let least = limits.min.max(1);
-        if let Some(Brake { most, until }) = self.brake.filter(|brake| at < brake.until && need > brake.most)
-            && most < limits.max
-        {
-            return (most.max(least), Bound::NoGain { until });
+        if let Some(Brake { most, since }) = self.brake {
+            let until = after(since, limits.retry_seconds);
+            if at < until && need > most && most < limits.max {
+                return (most.max(least), Bound::NoGain { until });
+            }
         }
         if need > limits.max {
             (limits.max, Bound::Maximum)
@@ -390,20 +399,19 @@ impl History {
 
     fn carry_out(&mut self, sample: &Sample, decision: &Decision) {
         self.expected = Some(decision.replicas);
-        self.paused_until = self.paused_until.filter(|until| sample.at < *until);
         match &decision.reason {
             Reason::Grown | Reason::BelowMinimum => self.grow(decision),
             Reason::Shrunk => {
                 self.shrunk_at = Some(sample.at);
                 self.growth = None;
             }
-            Reason::NoGain(gain) => {
+            Reason::NoGain(_) => {
                 self.shrunk_at = Some(sample.at);
                 self.growth = None;
-                self.brake = Some(Brake { most: decision.replicas, until: gain.until });
+                self.brake = Some(Brake { most: decision.replicas, since: sample.at });
             }
-            Reason::Adopted { until, .. } => {
-                self.paused_until = Some(*until);
+            Reason::Adopted { .. } => {
+                self.adopted_at = Some(sample.at);
                 self.growth = None;
             }
             Reason::NotOurs(_) => {

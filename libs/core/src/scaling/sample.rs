@@ -199,6 +199,14 @@ impl Fleet {
     }
 }
 
+impl Doubt {
+    /// Whether it is about the queue, which somebody should look at, and not about a beginning or the workers.
+    #[must_use]
+    pub fn is_the_queues(&self) -> bool {
+        matches!(self, Self::Unreachable | Self::Contradiction(_))
+    }
+}
+
 impl fmt::Display for Owner {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
