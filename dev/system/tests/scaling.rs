@@ -11,14 +11,14 @@ use system_tests::{System, unique, until};
 /// Events of a request.
 const EVENTS: i64 = 20;
 
-/// Requests a second: 2,000 events/s, when a worker does some 900 of them.
-const PACE: f64 = 100.0;
+/// Requests a second: 1,000 events/s, when a worker does some 500 of them.
+const PACE: f64 = 50.0;
 
 /// So that the test takes a minute: the same rule, with less patience.
 const POLICY: &str =
-    "intervalSeconds=1,drainSeconds=5,windowSeconds=8,stepSeconds=2,pauseSeconds=5,eventsPerSecond=2000";
+    "intervalSeconds=1,drainSeconds=5,windowSeconds=8,stepSeconds=2,pauseSeconds=5,eventsPerSecond=700";
 
-/// A PostgreSQL that takes a millisecond longer for each event, until this is dropped.
+/// A PostgreSQL that takes a millisecond or two longer for each event, until this is dropped.
 struct Slow<'a>(&'a System);
 
 impl<'a> Slow<'a> {
@@ -132,14 +132,12 @@ fn workers_come_with_the_load_and_go_with_it_and_no_event_is_lost() {
     assert!(moves[0] && reversals <= 1, "{moves:?}");
     assert_eq!(records.iter().map(|record| number(record, "replicas")).max(), Some(3));
     // A worker's speed was measured, and is what PostgreSQL's slowness makes of it.
-    let rate = |record: &&&Value| record["decision"]["estimate"]["serviceRate"].as_f64();
-    let grown = records.iter().rfind(|record| record["decision"]["reason"] == "grown").unwrap();
-    assert!((100.0..2_000.0).contains(&rate(&grown).unwrap()), "{grown}");
-    let map = system.resource("configmap/flagmeter-scaler");
+    let estimate = &explained["decision"]["estimate"];
+    let rate = estimate["serviceRate"].as_f64().unwrap();
+    assert!(estimate["measured"] == true && (50.0..1_500.0).contains(&rate), "{estimate}");
     until("the ConfigMap says so, too", || {
         (system.resource("configmap/flagmeter-scaler")["data"]["replicas"] == "1").then_some(())
     });
-    assert!(map["data"]["decision"].is_string(), "{map}");
     let events = system.kubectl(&["get", "events", "--field-selector=involvedObject.name=flagmeter-worker"]);
     assert!(events.contains("Grown") && events.contains("Shrunk"), "{events}");
     drop(upgraded);

@@ -211,7 +211,7 @@ impl Decision {
             return "nothing is known that would ask for more".to_owned();
         };
         if !self.is_active() {
-            return format!("{} are wanted by the rule, which is not followed now", estimate.wanted);
+            return format!("the rule wants {}, and is not followed now", estimate.wanted);
         }
         match estimate.bound {
             Bound::Maximum if n >= limits.max => {
@@ -253,7 +253,7 @@ impl Decision {
             },
             (Reason::Held(doubt), _) => format!("a doubtful sample never takes a worker away: {doubt}"),
             (_, Some(estimate)) if !self.is_active() => {
-                format!("{} are wanted by the rule, which is not followed now", estimate.wanted)
+                format!("the rule wants {}, and is not followed now", estimate.wanted)
             }
             (_, Some(_)) if self.replicas <= limits.min => format!("the minimum is {}", limits.min),
             (Reason::Shrunk, _) => {
@@ -336,7 +336,8 @@ impl Estimate {
 /// A number as people write it: whole from ten upwards, otherwise with a decimal if it has one.
 #[must_use]
 pub fn number(number: f64) -> String {
-    if number >= 10.0 || number.fract() == 0.0 { format!("{number:.0}") } else { format!("{number:.1}") }
+    let tenths = (number * 10.0).round();
+    if tenths >= 100.0 || tenths % 10.0 == 0.0 { format!("{number:.0}") } else { format!("{number:.1}") }
 }
 
 /// A time of day, in UTC, to the second.
