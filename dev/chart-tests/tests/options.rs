@@ -201,28 +201,28 @@ fn worker_cases() -> Vec<Case> {
 
 fn scaling_cases() -> Vec<Case> {
     let variable = |name: &str| format!("env/FLAGMETER_SCALE_{name}/value");
-    let case = |value: &str, name: &str, number: &str| {
-        let given: Value = serde_json::from_str(number).unwrap();
+    let case = |value: &str, name: &str, number: Value| {
+        let expected = json!(number.to_string());
         let path = format!("worker.autoscaling.{value}");
-        Case::new(&path, given).container("operator", &variable(name), &json!(number))
+        Case::new(&path, number).container("operator", &variable(name), &expected)
     };
     vec![
         Case::new("worker.autoscaling.enabled", json!(false))
             .container("operator", &variable("DEPLOYMENT"), &Value::Null)
             .container("operator", "env/VALKEY_URL", &Value::Null),
-        case("minReplicas", "MIN", "2"),
-        case("maxReplicas", "MAX", "5"),
-        case("eventsPerSecond", "PRIOR_RATE", "20000000"),
-        case("headroom", "HEADROOM", "1.5"),
-        case("drainSeconds", "DRAIN_SECONDS", "10"),
-        case("intervalSeconds", "INTERVAL_SECONDS", "1"),
-        case("windowSeconds", "WINDOW_SECONDS", "60"),
-        case("stepSeconds", "STEP_SECONDS", "30"),
-        case("pauseSeconds", "PAUSE_SECONDS", "60"),
-        case("retrySeconds", "RETRY_SECONDS", "60"),
-        case("idleSeconds", "IDLE_SECONDS", "60"),
-        case("fallbackReplicas", "FALLBACK", "2"),
-        case("failures", "FAILURES", "3"),
+        case("minReplicas", "MIN", json!(2)),
+        case("maxReplicas", "MAX", json!(5)),
+        case("eventsPerSecond", "PRIOR_RATE", json!(20_000_000)),
+        case("headroom", "HEADROOM", json!(1.5)),
+        case("drainSeconds", "DRAIN_SECONDS", json!(10)),
+        case("intervalSeconds", "INTERVAL_SECONDS", json!(1)),
+        case("windowSeconds", "WINDOW_SECONDS", json!(60)),
+        case("stepSeconds", "STEP_SECONDS", json!(30)),
+        case("pauseSeconds", "PAUSE_SECONDS", json!(60)),
+        case("retrySeconds", "RETRY_SECONDS", json!(60)),
+        case("idleSeconds", "IDLE_SECONDS", json!(60)),
+        case("fallbackReplicas", "FALLBACK", json!(2)),
+        case("failures", "FAILURES", json!(3)),
     ]
 }
 
