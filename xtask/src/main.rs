@@ -31,6 +31,7 @@ mod waiting;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -73,6 +74,9 @@ enum Command {
         /// End it with SIGKILL, as a crash would.
         #[arg(long)]
         kill: bool,
+        /// For how many seconds it stays away in between.
+        #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+        away: u64,
     },
     /// Finds or fetches the servers and tools that `up` and `test` need, and says where each is.
     Tools,
@@ -106,7 +110,9 @@ fn main() -> ExitCode {
         Command::Up(options) => command::up::run(&arguments.state, &options),
         Command::Down { purge } => command::down::run(&arguments.state, purge),
         Command::Status => command::status::run(&arguments.state),
-        Command::Restart { name, kill } => command::restart::run(&arguments.state, name, kill),
+        Command::Restart { name, kill, away } => {
+            command::restart::run(&arguments.state, name, kill, Duration::from_secs(away))
+        }
         Command::Tools => command::tools::run(),
         Command::Test { layers } => command::test::run(&layers),
         Command::Bench(options) => command::measure::bench(&options),

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use ureq::Agent;
+use ureq::http::Response;
+use ureq::{Agent, Body};
 
 /// A client with a connection of its own.
 pub struct Client {
@@ -43,8 +44,7 @@ impl Client {
     ///
     /// If there was no whole answer.
     pub fn get(&self, path: &str) -> Result<Answer, ureq::Error> {
-        let mut response = self.agent.get(format!("{}{path}", self.url)).call()?;
-        Ok(Answer { status: response.status().as_u16(), body: response.body_mut().read_to_string()? })
+        answer(self.agent.get(format!("{}{path}", self.url)).call()?)
     }
 
     /// `POST /events`.
@@ -53,8 +53,26 @@ impl Client {
     ///
     /// If there was no whole answer: the event may count all the same.
     pub fn post(&self, event: &Value) -> Result<Answer, ureq::Error> {
-        let mut response = self.agent.post(format!("{}/events", self.url)).send_json(event)?;
-        Ok(Answer { status: response.status().as_u16(), body: response.body_mut().read_to_string()? })
+        answer(self.agent.post(format!("{}/events", self.url)).send_json(event)?)
+    }
+
+    /// `POST /events` of a list, of which the valid ones are to be taken (`Prefer: handling=lenient`).
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::post`].
+    pub fn post_leniently(&self, events: &Value) -> Result<Answer, ureq::Error> {
+        let request = self.agent.post(format!("{}/events", self.url)).header("Prefer", "handling=lenient");
+        answer(request.send_json(events)?)
+    }
+
+    /// `DELETE PATH`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::post`].
+    pub fn delete(&self, path: &str) -> Result<Answer, ureq::Error> {
+        answer(self.agent.delete(format!("{}{path}", self.url)).call()?)
     }
 
     /// Sends an event that has an id until it is answered 202, as a client should; answers its id.
@@ -65,4 +83,8 @@ impl Client {
         });
         accepted.json()["id"].as_str().unwrap_or_default().to_owned()
     }
+}
+
+fn answer(mut response: Response<Body>) -> Result<Answer, ureq::Error> {
+    Ok(Answer { status: response.status().as_u16(), body: response.body_mut().read_to_string()? })
 }

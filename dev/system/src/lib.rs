@@ -13,13 +13,14 @@
 pub mod client;
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// How long a test waits for something that should take seconds.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -85,10 +86,19 @@ impl System {
     /// Creates the Tenant `name`, or changes its quota, and waits until the operator has it and
     /// events are taken for it.
     pub fn apply_tenant(&self, name: &str, quota: i64) {
-        let tenant = format!(
-            "apiVersion: flagmeter.dev/v1alpha1\nkind: Tenant\nmetadata: {{ name: {name} }}\nspec: {{ monthlyQuota: {quota} }}\n"
-        );
-        let applied = self.try_kubectl(&["apply", "-f", "-"], &tenant);
+        self.apply_tenant_of(name, quota, &json!({}));
+    }
+
+    /// The same with further fields of the spec.
+    pub fn apply_tenant_of(&self, name: &str, quota: i64, spec: &Value) {
+        let mut tenant = json!({
+            "apiVersion": "flagmeter.dev/v1alpha1",
+            "kind": "Tenant",
+            "metadata": { "name": name },
+            "spec": spec,
+        });
+        tenant["spec"]["monthlyQuota"] = quota.into();
+        let applied = self.try_kubectl(&["apply", "-f", "-"], &tenant.to_string());
         assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
         let _ = self.kubectl(&[
             "wait",
@@ -177,6 +187,29 @@ impl System {
         pids.filter_map(|process| u32::try_from(process["pid"].as_u64()?).ok()).collect()
     }
 
+    /// The largest memory of a Deployment's processes, in bytes (resident set).
+    #[must_use]
+    pub fn memory(&self, deployment: &str) -> u64 {
+        let resident = |pid: u32| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+            line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib << 10)
+        };
+        self.processes(deployment).into_iter().filter_map(resident).max().unwrap_or_default()
+    }
+
+    /// Limits Valkey's memory, in bytes.
+    pub fn limit_valkey(&self, bytes: u64) {
+        // redis://[user]:password@host:port
+        let (user, address) = self.valkey_url.trim_start_matches("redis://").split_once('@').unwrap();
+        let (_, password) = user.split_once(':').unwrap();
+        let mut valkey = std::net::TcpStream::connect(address.trim_end_matches('/')).unwrap();
+        write!(valkey, "AUTH {password}\r\nCONFIG SET maxmemory {bytes}\r\nQUIT\r\n").unwrap();
+        let mut answer = String::new();
+        valkey.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "+OK\r\n+OK\r\n+OK\r\n");
+    }
+
     /// Ends one process of a Deployment, by SIGKILL.
     pub fn kill_one(&self, deployment: &str) {
         let pid = until("a process to kill", || self.processes(deployment).first().copied());
@@ -186,10 +219,16 @@ impl System {
 
     /// Kills a server (`postgres`, `valkey`) and starts it again.
     pub fn kill_and_restart(&self, server: &str) {
+        self.kill_for(server, Duration::ZERO);
+    }
+
+    /// Kills a server, and starts it again after so long.
+    pub fn kill_for(&self, server: &str, away: Duration) {
         let xtask = std::env::var_os("FLAGMETER_XTASK")
             .expect("FLAGMETER_XTASK names the xtask that started the system");
         let mut command = Command::new(xtask);
-        command.arg("--state").arg(&self.state).args(["restart", server, "--kill"]);
+        let away = away.as_secs().to_string();
+        command.arg("--state").arg(&self.state).args(["restart", server, "--kill", "--away", &away]);
         let output = run(command, "");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
@@ -215,9 +254,15 @@ pub fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// The time, in whole microseconds.
+#[must_use]
+pub fn now() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    Timestamp::from_microsecond(i64::try_from(since.as_micros()).unwrap()).unwrap()
+}
+
 /// A tenant's name that no other test and no earlier run has.
 #[must_use]
 pub fn unique(name: &str) -> String {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    format!("{name}-{:x}", since.as_millis())
+    format!("{name}-{:x}", now().as_millisecond())
 }

@@ -2,11 +2,13 @@
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
 
+use crate::interrupt;
 use crate::process;
 use crate::progress::Progress;
 use crate::registry::{Entry, RESTART, SUPERVISOR};
@@ -14,7 +16,7 @@ use crate::servers::Name;
 use crate::state::State;
 use crate::system::System;
 
-pub(crate) fn run(folder: &Path, name: Name, kill: bool) -> Result<ExitCode> {
+pub(crate) fn run(folder: &Path, name: Name, kill: bool, away: Duration) -> Result<ExitCode> {
     let state = State::at(folder);
     let system = System::attach(state.clone())?;
     let registry = state.registry();
@@ -31,14 +33,15 @@ pub(crate) fn run(folder: &Path, name: Name, kill: bool) -> Result<ExitCode> {
         &Entry::of(&marker, own, state.log(name.as_str())).context("failed to register the restart")?,
     )?;
     let step = progress.step(&format!("restarting {}", name.as_str()));
-    let outcome = restart(&system, name, kill);
+    let outcome = stop(&system, name, kill, away).and_then(|()| system.start(name));
     registry.remove(&marker);
     outcome?;
     step.done(&registry.running(name.as_str()).map(|entry| format!("pid {}", entry.pid)).unwrap_or_default());
     Ok(ExitCode::SUCCESS)
 }
 
-fn restart(system: &System, name: Name, kill: bool) -> Result<()> {
+/// Ends it, and waits for as long as it is to stay away.
+fn stop(system: &System, name: Name, kill: bool, away: Duration) -> Result<()> {
     if let Some(entry) = system.state.registry().running(name.as_str()) {
         let descendants = system.descendants_of(name);
         let (signal, grace) = if kill {
@@ -51,7 +54,12 @@ fn restart(system: &System, name: Name, kill: bool) -> Result<()> {
             end(&descendants);
         }
     }
-    system.start(name)
+    let stopped = Instant::now();
+    while stopped.elapsed() < away {
+        interrupt::check()?;
+        sleep(Duration::from_millis(100).min(away));
+    }
+    Ok(())
 }
 
 /// What PostgreSQL started ends by itself soon after it; until then its data cannot be opened again.
