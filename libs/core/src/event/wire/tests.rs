@@ -1,9 +1,6 @@
 //! Bodies, good and bad.
 
-use proptest::prelude::*;
-use serde_json::{Map, Value, json};
-
-use super::super::{EventId, FeatureName, TenantName};
+use super::super::EventId;
 use super::*;
 
 const NOW: &str = "2026-06-15T12:00:00Z";
@@ -217,61 +214,4 @@ fn a_cloudevent_is_an_event_under_the_id_of_its_source_and_id() {
     };
     let binary = decode_binary(used.as_bytes(), &headers, "2026-06-15T11:00:00Z".parse().unwrap());
     assert_eq!(binary, Ok(Body::One(Ok(event), Some("/gateway 7".to_owned()))));
-}
-
-/// What a field may hold, right or wrong.
-fn any_value() -> impl Strategy<Value = Value> {
-    prop_oneof![
-        Just(Value::Null),
-        any::<bool>().prop_map(Value::from),
-        (-2_i64..3).prop_map(Value::from),
-        any::<i64>().prop_map(Value::from),
-        any::<u64>().prop_map(Value::from),
-        any::<f64>().prop_map(Value::from),
-        "[a-z]{1,5}".prop_map(Value::from),
-        "\\PC{0,8}".prop_map(Value::from),
-        Just(json!([1, { "tenant": "b" }])),
-        Just(json!({ "tokens": 7, "x": [null] })),
-    ]
-}
-
-/// Whether a JSON object is an event, by the words of the documentation and another reader's values.
-fn is_event(object: &Map<String, Value>) -> bool {
-    let text = |field: &str| object.get(field).and_then(Value::as_str);
-    let tenant = text("tenant").is_some_and(|text| TenantName::try_from(text).is_ok());
-    let feature = text("feature").is_some_and(|text| FeatureName::try_from(text).is_ok());
-    let tokens =
-        object.get("tokens").and_then(Value::as_i64).is_some_and(|tokens| (1..1 << 53).contains(&tokens));
-    let id = match object.get("id") {
-        None | Some(Value::Null) => true,
-        Some(id) => id.as_str().is_some_and(|id| (1..=128).contains(&id.len())),
-    };
-    let timestamp = matches!(object.get("timestamp"), None | Some(Value::Null));
-    tenant && feature && tokens && id && timestamp
-}
-
-proptest! {
-    #[test]
-    fn an_event_is_what_another_reader_of_json_would_say_it_is(
-        fields in proptest::collection::btree_map("tenant|feature|tokens|id|timestamp|[a-z]{3}", any_value(), 0..7),
-        good in any::<bool>(),
-    ) {
-        let mut object: Map<String, Value> = fields.into_iter().collect();
-        if good {
-            // Or hardly any would be an event.
-            object.extend([("tenant", json!("acme")), ("feature", json!("f"))].map(|(name, value)| (name.to_owned(), value)));
-        }
-        let read = read(&Value::Object(object.clone()).to_string());
-        prop_assert_eq!(read.is_ok(), is_event(&object), "{:?}: {:?}", object, read);
-        if let Ok(event) = read {
-            prop_assert_eq!(Some(event.tokens.get()), object["tokens"].as_i64());
-            prop_assert_eq!(event.id, object.get("id").and_then(Value::as_str).map(EventId::of));
-        }
-    }
-
-    #[test]
-    fn whatever_bytes_arrive_nothing_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200), form in 0..4_usize) {
-        let form = [Form::Json, Form::Lines, Form::CloudEvent, Form::CloudEvents][form];
-        let _ = decode(&bytes, form, NOW.parse().unwrap(), 3);
-    }
 }
