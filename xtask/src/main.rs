@@ -82,7 +82,7 @@ enum Command {
     Tools,
     /// Runs the tests of the named layers, or of all, in the order in which the layers build on each other.
     Test {
-        /// lint, rules, store, operator, system, chart.
+        /// lint, rules, store, operator, system, chart, speed.
         layers: Vec<command::test::Layer>,
     },
     /// Measures the ratios to the baselines, and writes the table in README.md.

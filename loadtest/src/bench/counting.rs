@@ -61,6 +61,7 @@ pub(crate) async fn measure(stores: &Stores, extent: Extent, report: &mut Report
     let clock = Clock::system();
     let mut rounds: Vec<Vec<(Way, f64)>> = Vec::new();
     let (mut without, mut with) = (Vec::new(), Vec::new());
+    warm_up(stores, &counter, extent.write_run / 2, clock).await?;
     for round in 1..=extent.rounds {
         println!("counting, round {round} of {}", extent.rounds);
         let mut speeds = Vec::new();
@@ -134,6 +135,21 @@ pub(crate) async fn measure(stores: &Stores, extent: Extent, report: &mut Report
             .in_unit("events/s")
             .row(rounds.iter().map(|speeds| mean(speeds, Way::Copy(10_000))).collect()),
     ]);
+    Ok(())
+}
+
+/// Opens connections, makes partitions and plans: none of it is what a batch costs.
+async fn warm_up(stores: &Stores, counter: &Counter, duration: Duration, clock: Clock) -> Result<()> {
+    for ids in [Ids::None, Ids::Seven, Ids::Random] {
+        let (events, _) = count(counter, 1_000, ids, duration, clock).await?;
+        let mut books = Books::default();
+        books.note_counted(events);
+        let _ = books.close(stores).await?;
+    }
+    for write in [1_000, 10_000] {
+        let _ = plain(&stores.pool, write, duration, clock, heap::copy).await?;
+        heap::clear(&stores.pool).await?;
+    }
     Ok(())
 }
 

@@ -83,6 +83,11 @@ pub(crate) fn bench(options: &BenchOptions) -> Result<ExitCode> {
     Ok(code)
 }
 
+/// The ratios, in a few short rounds.
+pub(crate) fn quick_bench() -> Result<ExitCode> {
+    measure("bench", true, &[], false)
+}
+
 /// The prototype's profile, constant rates, and saturation.
 pub(crate) fn loadtest(options: &Options) -> Result<ExitCode> {
     measure("profile", options.quick, &[], !options.quick)

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::ValueEnum;
 
+use crate::command::measure;
 use crate::interrupt;
 use crate::progress::Progress;
 use ground::Ground;
@@ -34,11 +35,13 @@ pub(crate) enum Layer {
     System,
     /// The Helm chart, rendered and on a real Kubernetes API.
     Chart,
+    /// The quick benchmark: no ratio is worse than half its floor.
+    Speed,
 }
 
 impl Layer {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Lint, Self::Rules, Self::Store, Self::Operator, Self::System, Self::Chart];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Lint, Self::Rules, Self::Store, Self::Operator, Self::System, Self::Chart, Self::Speed];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -48,13 +51,14 @@ impl Layer {
             Self::Operator => "operator",
             Self::System => "system",
             Self::Chart => "chart",
+            Self::Speed => "speed",
         }
     }
 
     /// The packages whose tests it runs.
     pub(crate) fn packages(self) -> &'static [&'static str] {
         match self {
-            Self::Lint => &[],
+            Self::Lint | Self::Speed => &[],
             Self::Rules => &[
                 "flagmeter-core",
                 "flagmeter-runtime",
@@ -129,15 +133,21 @@ fn run_layer(
     progress: &Progress,
     suites: &mut Option<Suites>,
 ) -> Result<Tally> {
-    if layer == Layer::Lint {
-        return Ok(lint::run_all(ground, progress));
+    match layer {
+        Layer::Lint => return Ok(lint::run_all(ground, progress)),
+        Layer::Speed => {
+            // What the other layers need would only be in the way.
+            ground.stop();
+            return Ok(speed());
+        }
+        _ => {}
     }
     let suites = match suites {
         Some(suites) => suites,
         None => suites.insert(Suites::build(progress)?),
     };
     match layer {
-        Layer::Lint | Layer::Rules => {}
+        Layer::Lint | Layer::Speed | Layer::Rules => {}
         Layer::Store => drop(ground.stores()?),
         Layer::Operator | Layer::Chart => drop(ground.control_plane()?),
         Layer::System => drop(ground.release(&suites.executables)?),
@@ -148,4 +158,16 @@ fn run_layer(
         tally += Tally::FAILED;
     }
     Ok(tally)
+}
+
+/// The benchmark counts as one test.
+fn speed() -> Tally {
+    match measure::quick_bench() {
+        Ok(ExitCode::SUCCESS) => Tally::PASSED,
+        Ok(_) => Tally::FAILED,
+        Err(error) => {
+            println!("  FAILED  the quick benchmark\n{error:#}\n");
+            Tally::FAILED
+        }
+    }
 }
