@@ -6,8 +6,14 @@
 
 pub mod manifest;
 #[expect(unreachable_pub, reason = "KubeSchema repeats each struct, `pub` and all, inside a function")]
+mod quota;
+#[expect(unreachable_pub, reason = "KubeSchema repeats each struct, `pub` and all, inside a function")]
 mod tenant;
+#[expect(unreachable_pub, reason = "KubeSchema repeats each struct, `pub` and all, inside a function")]
+mod webhook;
 
+pub use quota::QuotaBoost;
 pub use tenant::{
     Alerts, MAX_URL_LENGTH, SecretKeyRef, SlackTarget, Tenant, TenantSpec, TenantStatus, UsageStatus,
 };
+pub use webhook::{SigningSecretRef, WebhookTarget};

@@ -5,6 +5,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
+use crate::quota::QuotaBoost;
+use crate::webhook::WebhookTarget;
+
 /// The longest URL that is taken, in characters. Rules in CEL need a bound to have a known cost.
 pub const MAX_URL_LENGTH: usize = 2048;
 
@@ -51,6 +54,13 @@ pub const MAX_URL_LENGTH: usize = 2048;
         description = "Whether the settings are in force"
     ),
     printcolumn(
+        name = "Effective",
+        type_ = "integer",
+        json_path = ".status.usage.effectiveQuota",
+        description = "Tokens a billing period, with the boosts of now",
+        priority = "1"
+    ),
+    printcolumn(
         name = "Billing",
         type_ = "integer",
         json_path = ".spec.billingDay",
@@ -88,18 +98,41 @@ pub struct TenantSpec {
     #[serde(default = "utc")]
     pub time_zone: String,
 
+    /// Raises of the quota for a time, at most 16. The quota at an instant is monthlyQuota and the tokens of all that
+    /// hold it.
+    #[schemars(length(max = 16))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quota_boosts: Vec<QuotaBoost>,
+
     /// Who is told when usage reaches a threshold.
     #[serde(default)]
     pub alerts: Alerts,
 }
 
 /// Who is told when usage reaches a threshold.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Alerts {
+    /// At which percents of the quota an alert is recorded and sent: at most 10 different numbers from 1 to 1000. An
+    /// empty list records none. Default: 80.
+    #[schemars(length(max = 10), inner(range(min = 1, max = 1000)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    #[serde(default = "eighty_percent")]
+    pub thresholds: Vec<i32>,
+
     /// A Slack channel, through an incoming webhook.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slack: Option<SlackTarget>,
+
+    /// A receiver of alerts as signed JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<WebhookTarget>,
+}
+
+impl Default for Alerts {
+    fn default() -> Self {
+        Self { thresholds: eighty_percent(), slack: None, webhook: None }
+    }
 }
 
 /// A Slack channel, through an incoming webhook. Its URL stands in a Secret or, where it may be read by
@@ -180,12 +213,19 @@ pub struct UsageStatus {
     pub total_tokens: i64,
     /// Share of the quota used, in whole percent, rounded down. May pass 100.
     pub percent: i64,
+    /// The quota that this is a share of: monthlyQuota and the boosts that hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective_quota: Option<i64>,
     /// When the period started.
     pub period_start: Time,
     /// When the next period starts, and usage counts from 0 again.
     pub period_end: Time,
     /// When this was read. Written only when usage has changed, and at most once a minute.
     pub updated_at: Time,
+}
+
+fn eighty_percent() -> Vec<i32> {
+    vec![80]
 }
 
 fn first_of_month() -> i32 {

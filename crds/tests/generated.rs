@@ -37,6 +37,15 @@ fn the_schema_holds_the_rules() {
         ("/displayName", "maxLength", json!(256)),
         ("/timeZone", "default", json!("UTC")),
         ("/timeZone", "maxLength", json!(64)),
+        ("/quotaBoosts", "maxItems", json!(16)),
+        ("/quotaBoosts/items/properties/tokens", "maximum", json!(9_007_199_254_740_991.0)),
+        ("/alerts", "default", json!({ "thresholds": [80] })),
+        ("/alerts/properties/thresholds", "default", json!([80])),
+        ("/alerts/properties/thresholds", "maxItems", json!(10)),
+        ("/alerts/properties/thresholds", "x-kubernetes-list-type", json!("set")),
+        ("/alerts/properties/thresholds/items", "maximum", json!(1000.0)),
+        ("/alerts/properties/webhook/properties/enabled", "default", json!(true)),
+        ("/alerts/properties/webhook/properties/secretRef/properties/key", "default", json!("secret")),
         ("/alerts/properties/slack/properties/enabled", "default", json!(true)),
         ("/alerts/properties/slack/properties/url", "maxLength", json!(2048)),
         ("/alerts/properties/slack/properties/secretRef/properties/key", "default", json!("url")),
@@ -58,6 +67,8 @@ fn every_rule_says_what_is_allowed() {
             "exactly one of url and secretRef must be set",
         ),
         ("/properties/spec/properties/alerts/properties/slack/properties/url", "url must be an https URL"),
+        ("/properties/spec/properties/alerts/properties/webhook/properties/url", "url must be an https URL"),
+        ("/properties/spec/properties/quotaBoosts/items", "from must be before until"),
     ];
     let schema = schema();
     for (field, message) in rules {

@@ -6,7 +6,8 @@
 //! - [`minute`] and [`period`] divide time; [`rollup`] folds events into them.
 //! - [`window`] cuts a range of time for a series.
 //! - [`retention`] says how long what is kept.
-//! - [`calendar`] is by which billing days and zones a tenant's periods are made, over time.
+//! - [`calendar`] is by which billing days and zones a tenant's periods are made, over time; [`recount`] puts what
+//!   was counted into others.
 //! - [`quota`] says how much may be used, and how much is; [`threshold`] at which percents that is recorded.
 //! - [`projection`] says when all of a quota will be used, [`check`] whether some more is within it.
 //! - [`scaling`] says how many workers there should be.
@@ -25,6 +26,7 @@ pub mod period;
 pub mod problem;
 pub mod projection;
 pub mod quota;
+pub mod recount;
 pub mod retention;
 pub mod rollup;
 pub mod scaling;

@@ -1,7 +1,8 @@
 //! Does what was planned.
 
 use flagmeter_crds::Tenant;
-use flagmeter_store::postgres::tenants::{self, Change, ChangeKind};
+use flagmeter_store::postgres::tenants::{self, Change, ChangeKind, SealedWebhook};
+use jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::observe::Observed;
@@ -23,6 +24,7 @@ pub(super) async fn apply(
     tenant: &Tenant,
     observed: &Observed,
     plan: Plan,
+    now: Timestamp,
 ) -> Result<Applied, Error> {
     let Some(write) = plan.write else {
         return Ok(Applied { written: None, problem: plan.problem });
@@ -30,11 +32,18 @@ pub(super) async fn apply(
     let id = tenant.name_any();
     let seal = |url: &String| ctx.sealer.seal(&id, url);
     let sealed_url = write.slack_url.as_ref().map(seal).transpose().map_err(Error::Seal)?;
+    let sealed_webhook = write
+        .webhook
+        .as_ref()
+        .map(|texts| Ok(SealedWebhook { url: seal(&texts.url)?, secret: seal(&texts.secret)? }));
+    let sealed_webhook = sealed_webhook.transpose().map_err(Error::Seal)?;
     let change = Change {
         kind: write.kind,
         before: observed.found.as_ref().map(|found| &found.row),
         after: &write.after,
         sealed_url: sealed_url.as_deref(),
+        sealed_webhook: sealed_webhook.as_ref(),
+        now,
     };
     if !tenants::write(&ctx.db, &change).await.map_err(Error::Apply)? {
         return Err(Error::Overtaken);

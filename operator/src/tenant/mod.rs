@@ -5,6 +5,7 @@
 //! resource is gone; [`usage`] asks for a reconcile where usage has changed; [`deliveries`] says whether alerts
 //! arrive.
 
+mod allowance;
 mod apply;
 mod context;
 pub mod controller;
@@ -16,6 +17,7 @@ mod report;
 mod status;
 mod sweep;
 mod usage;
+mod webhook;
 
 #[cfg(test)]
 mod tests;
@@ -113,11 +115,16 @@ async fn converge(tenant: &Tenant, ctx: &Context) -> Result<&'static str, Error>
     let plan = plan(tenant, &observed, &ctx.sealer);
 
     // apply
-    let applied = apply::apply(ctx, tenant, &observed, plan).await?;
+    let applied = apply::apply(ctx, tenant, &observed, plan, now).await?;
 
     // report
+    let seen = match applied.written {
+        // What was written may have made the open period anew.
+        Some(_) => observe::usage(ctx, tenant, now).await?,
+        None => observed.usage,
+    };
     let outcome = applied.problem.as_ref().map_or(Outcome::InForce, Outcome::Stalled);
-    let status = status::after(tenant, &outcome, observed.usage.as_ref(), now);
+    let status = status::after(tenant, &outcome, seen.as_ref(), now);
     report::report(ctx, tenant, &applied, &status).await?;
     Ok(outcome.label())
 }

@@ -1,8 +1,8 @@
-//! What there is: the tenant's rows, its usage, and the URL that its Secret holds.
+//! What there is: the tenant's rows, its usage, and what its Secrets hold.
 
 use flagmeter_core::period::BillingPeriod;
-use flagmeter_crds::{SecretKeyRef, SlackTarget, Tenant};
-use flagmeter_store::postgres::tenants::{self, FoundTenant};
+use flagmeter_crds::{SecretKeyRef, SigningSecretRef, SlackTarget, Tenant};
+use flagmeter_store::postgres::tenants::{self, FoundTenant, OpenPeriod};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt};
@@ -17,7 +17,9 @@ pub(super) struct Observed {
     pub(super) found: Option<FoundTenant>,
     /// What stands where the spec says that the Slack channel's URL is.
     pub(super) slack_url: Option<Result<String, Problem>>,
-    /// What was used in the current period, by the spec's calendar; `None` if the spec has none.
+    /// What stands where the spec says that the webhook's secret is.
+    pub(super) webhook_secret: Option<Result<String, Problem>>,
+    /// What was used in the open period; `None` if the spec has no calendar.
     pub(super) usage: Option<Usage>,
     /// Whether a webhook's URL may be http: a setting.
     pub(super) allow_http: bool,
@@ -30,6 +32,12 @@ pub(super) struct Usage {
     pub(super) total_tokens: i64,
 }
 
+impl Usage {
+    pub(super) fn of(open: &OpenPeriod) -> Self {
+        Self { period: open.period, total_tokens: open.total_tokens }
+    }
+}
+
 /// Reads all of it. Nothing of an earlier reconcile is used.
 pub(super) async fn observe(ctx: &Context, tenant: &Tenant, now: Timestamp) -> Result<Observed, Error> {
     let id = tenant.name_any();
@@ -38,16 +46,25 @@ pub(super) async fn observe(ctx: &Context, tenant: &Tenant, now: Timestamp) -> R
         None => None,
         Some(target) => slack_url(ctx, target).await?,
     };
-    let usage = match Terms::of(&tenant.spec) {
-        Err(_) => None,
-        Ok(terms) => {
-            let period = terms.period(now);
-            let totals =
-                tenants::usage(&ctx.db, &[(id.clone(), period.start)]).await.map_err(Error::Observe)?;
-            Some(Usage { period, total_tokens: totals.get(&id).copied().unwrap_or_default() })
+    let webhook_secret = match &tenant.spec.alerts.webhook {
+        None => None,
+        Some(target) => {
+            let SigningSecretRef { name, key } = target.secret_ref.clone();
+            Some(from_secret(ctx, &SecretKeyRef { name, key }).await?)
         }
     };
-    Ok(Observed { found, slack_url, usage, allow_http: ctx.settings.allow_http })
+    let usage = usage(ctx, tenant, now).await?;
+    Ok(Observed { found, slack_url, webhook_secret, usage, allow_http: ctx.settings.allow_http })
+}
+
+/// What was used in the open period: by the calendar that counts, which may begin it elsewhere than the spec's own
+/// after a change.
+pub(super) async fn usage(ctx: &Context, tenant: &Tenant, now: Timestamp) -> Result<Option<Usage>, Error> {
+    let Ok(terms) = Terms::of(&tenant.spec) else { return Ok(None) };
+    let id = tenant.name_any();
+    let known = tenants::usage(&ctx.db, std::slice::from_ref(&id), now).await.map_err(Error::Observe)?;
+    let none = || Usage { period: terms.period(now), total_tokens: 0 };
+    Ok(Some(known.get(&id).map_or_else(none, Usage::of)))
 }
 
 /// The URL as it stands, from the spec or from the Secret.

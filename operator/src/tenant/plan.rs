@@ -2,7 +2,6 @@
 //! observation always give the same plan.
 
 use flagmeter_core::period::{BillingDay, BillingPeriod};
-use flagmeter_core::quota::MAX_TOKENS;
 use flagmeter_crds::{MAX_URL_LENGTH, SecretKeyRef, SlackTarget, Tenant, TenantSpec};
 use flagmeter_store::postgres::tenants::{ChangeKind, FoundTenant, Owner, SlackRow, TenantRow};
 use flagmeter_store::sealed::Sealer;
@@ -11,7 +10,9 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use kube::ResourceExt;
 
+use super::allowance;
 use super::observe::Observed;
+use super::webhook::{self, Texts, Webhook};
 
 /// What keeps a spec, or a part of it, from being in force until a person acts. Each variant is a
 /// condition's reason; its text is the condition's message.
@@ -32,13 +33,15 @@ pub(super) enum Problem {
         namespace: String,
     },
     /// The Secret does not exist.
-    #[error("there is no Secret {name:?} in this namespace; create it, or change spec.alerts.slack")]
+    #[error(
+        "there is no Secret {name:?} in this namespace; create it, or change spec.alerts, which names it"
+    )]
     SecretNotFound {
         /// The Secret's name.
         name: String,
     },
     /// The Secret does not have the key.
-    #[error("the Secret {name:?} has no key {key:?}; add it, or change spec.alerts.slack.secretRef.key")]
+    #[error("the Secret {name:?} has no key {key:?}; add it, or change spec.alerts, which names it")]
     SecretKeyMissing {
         /// The Secret's name.
         name: String,
@@ -50,6 +53,20 @@ pub(super) enum Problem {
     InvalidSlackUrl {
         /// Where it stands.
         place: String,
+    },
+    /// Refused by the API server too, unless it has another version of the definition.
+    #[error("spec.alerts.webhook.url is not an https URL of at most {MAX_URL_LENGTH} characters")]
+    InvalidWebhookUrl,
+    /// What stands there cannot sign messages. The text itself is never shown.
+    #[error(
+        "the value of key {key:?} of the Secret {name:?} is not whsec_ and base64 of 24 to 64 bytes; \
+         `echo whsec_$(openssl rand -base64 32)` makes one"
+    )]
+    InvalidWebhookSecret {
+        /// The Secret's name.
+        name: String,
+        /// The key's.
+        key: String,
     },
 }
 
@@ -63,6 +80,8 @@ impl Problem {
             Self::SecretNotFound { .. } => "SecretNotFound",
             Self::SecretKeyMissing { .. } => "SecretKeyMissing",
             Self::InvalidSlackUrl { .. } => "InvalidSlackUrl",
+            Self::InvalidWebhookUrl => "InvalidWebhookUrl",
+            Self::InvalidWebhookSecret { .. } => "InvalidWebhookSecret",
         }
     }
 }
@@ -103,25 +122,32 @@ pub(super) struct Write {
     pub(super) after: TenantRow,
     /// The URL in the clear, to be sealed; `None` leaves the one that is stored.
     pub(super) slack_url: Option<String>,
+    /// The webhook's texts, likewise.
+    pub(super) webhook: Option<Texts>,
 }
 
 /// What has to happen to `tenant`'s rows, given what was observed.
 pub(super) fn plan(tenant: &Tenant, observed: &Observed, sealer: &Sealer) -> Plan {
     match wanted(tenant, observed, sealer) {
         Err(problem) => Plan { write: None, problem: Some(problem) },
-        Ok((after, slack)) => Plan {
+        Ok((after, slack, webhook)) => Plan {
             write: kind(observed.found.as_ref(), &after).map(|kind| Write {
                 kind,
                 after,
                 slack_url: slack.url,
+                webhook: webhook.texts,
             }),
-            problem: slack.problem,
+            problem: slack.problem.or(webhook.problem),
         },
     }
 }
 
 /// The row that the spec asks for, or why it can have none.
-fn wanted(tenant: &Tenant, observed: &Observed, sealer: &Sealer) -> Result<(TenantRow, Slack), Problem> {
+fn wanted(
+    tenant: &Tenant,
+    observed: &Observed,
+    sealer: &Sealer,
+) -> Result<(TenantRow, Slack, Webhook), Problem> {
     let spec = &tenant.spec;
     let id = tenant.name_any();
     let owner =
@@ -133,21 +159,24 @@ fn wanted(tenant: &Tenant, observed: &Observed, sealer: &Sealer) -> Result<(Tena
         return Err(Problem::TenantIdTaken { id, namespace: found.row.owner.namespace.clone() });
     }
     let terms = Terms::of(spec)?;
-    if !(1..=MAX_TOKENS).contains(&spec.monthly_quota) {
-        return Err(Problem::InvalidSpec("monthlyQuota must be from 1 to 9007199254740991"));
-    }
+    let quota = allowance::checked_quota(spec)?;
+    let thresholds = allowance::thresholds(spec)?;
+    let webhook = webhook::webhook(&id, spec.alerts.webhook.as_ref(), observed, sealer);
     let slack = slack(&id, spec.alerts.slack.as_ref(), observed, sealer);
     let row = TenantRow {
         name: spec.display_name.clone().unwrap_or_else(|| id.clone()),
-        monthly_quota: spec.monthly_quota,
+        monthly_quota: quota.base,
+        boosts: quota.boosts,
+        thresholds: thresholds.percents().to_vec(),
         billing_day: terms.billing_day.number().into(),
         time_zone: spec.time_zone.clone(),
         owner,
         detached_at: None,
         slack: slack.row.clone(),
+        webhook: webhook.row.clone(),
         id,
     };
-    Ok((row, slack))
+    Ok((row, slack, webhook))
 }
 
 /// Why the row has to be written; `None` if it says what it should.
@@ -201,7 +230,7 @@ fn slack(id: &str, target: Option<&SlackTarget>, observed: &Observed, sealer: &S
 
 /// `text` as a URL that may be posted to. Files end with a line break more often than not, so space
 /// around it is dropped.
-fn webhook_url(text: &str, allow_http: bool) -> Option<String> {
+pub(super) fn webhook_url(text: &str, allow_http: bool) -> Option<String> {
     let text = text.trim();
     let uri: Uri = text.parse().ok().filter(|_| text.len() <= MAX_URL_LENGTH)?;
     let host = uri.host().is_some_and(|host| !host.is_empty());

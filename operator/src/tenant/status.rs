@@ -5,7 +5,7 @@
 //! | | Ready | Reconciling | Stalled | reasons |
 //! | --- | --- | --- | --- | --- |
 //! | in force | True | False | False | `Synced` |
-//! | only an edit helps | False | False | True | `InvalidTimeZone`, `InvalidSpec`, `TenantIdTaken`, `SecretNotFound`, `SecretKeyMissing`, `InvalidSlackUrl` |
+//! | only an edit helps | False | False | True | `InvalidTimeZone`, `InvalidSpec`, `TenantIdTaken`, `SecretNotFound`, `SecretKeyMissing`, `InvalidSlackUrl`, `InvalidWebhookUrl`, `InvalidWebhookSecret` |
 //! | tried again by itself | False | True | False | `DatabaseUnavailable`, `ApiServerUnavailable`, `Retrying` |
 
 use flagmeter_core::quota;
@@ -13,9 +13,9 @@ use flagmeter_crds::{Tenant, TenantStatus, UsageStatus};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use super::Error;
 use super::observe::Usage;
 use super::plan::Problem;
+use super::{Error, allowance};
 
 /// How often usage alone may be a reason to write a tenant's status: each write is one to the API
 /// server's disk.
@@ -121,9 +121,11 @@ pub(super) fn is_known(tenant: &Tenant, problem: &Problem) -> bool {
 
 /// Whether `seen` is news enough to be written now.
 pub(super) fn is_due(tenant: &Tenant, told: &UsageStatus, seen: &Usage, now: Timestamp) -> bool {
-    let news = *told != said(tenant, seen, told.updated_at.0);
-    // The first usage of a period, a new period and an edited quota show at once.
-    let at_once = told.total_tokens == 0
+    let seen_as_told = said(tenant, seen, told.updated_at.0, now);
+    let news = *told != seen_as_told;
+    // The first usage of a period, a new period and another quota show at once.
+    let at_once = told.effective_quota != seen_as_told.effective_quota
+        || told.total_tokens == 0
         || told.period_start.0 != seen.period.start
         || told.period_end.0 != seen.period.end
         || tenant.status.as_ref().and_then(|status| status.observed_generation) != tenant.metadata.generation;
@@ -135,15 +137,17 @@ fn usage(tenant: &Tenant, seen: Option<&Usage>, now: Timestamp) -> Option<UsageS
     let told = tenant.status.as_ref().and_then(|status| status.usage.as_ref());
     match (told, seen) {
         (Some(told), Some(seen)) if !is_due(tenant, told, seen, now) => Some(told.clone()),
-        (_, Some(seen)) => Some(said(tenant, seen, now)),
+        (_, Some(seen)) => Some(said(tenant, seen, now, now)),
         (told, None) => told.cloned(),
     }
 }
 
-fn said(tenant: &Tenant, seen: &Usage, at: Timestamp) -> UsageStatus {
+fn said(tenant: &Tenant, seen: &Usage, at: Timestamp, now: Timestamp) -> UsageStatus {
+    let effective = allowance::quota(&tenant.spec).at(now);
     UsageStatus {
         total_tokens: seen.total_tokens,
-        percent: quota::percent(seen.total_tokens, tenant.spec.monthly_quota),
+        percent: quota::percent(seen.total_tokens, effective),
+        effective_quota: Some(effective),
         period_start: Time(seen.period.start),
         period_end: Time(seen.period.end),
         updated_at: Time(at),

@@ -29,6 +29,11 @@ async fn a_bad_tenant_is_refused_with_what_is_allowed() {
             spec
         };
         let slack = |target: Value| with("alerts", json!({ "slack": target }));
+        let thresholds = |percents: Value| with("alerts", json!({ "thresholds": percents }));
+        let webhook = |target: Value| with("alerts", json!({ "webhook": target }));
+        let boosts = |boosts: Value| with("quotaBoosts", boosts);
+        let (from, until) = ("2026-03-10T00:00:00Z", "2026-03-20T00:00:00Z");
+        let boost = |tokens: i64, until: &str| json!({ "tokens": tokens, "from": from, "until": until });
         let url = "https://hooks.slack.com/services/T0/B0/x";
         let long_url = format!("https://hooks.slack.com/{}", "x".repeat(2_048));
         let reference = json!({ "name": "acme-slack" });
@@ -70,6 +75,28 @@ async fn a_bad_tenant_is_refused_with_what_is_allowed() {
                 "exactly one of url and secretRef must be set",
             ),
             (slack(json!({ "secretRef": {} })), "spec.alerts.slack.secretRef.name", "Required value"),
+            (thresholds(json!([0])), "spec.alerts.thresholds[0]", "greater than or equal to 1"),
+            (thresholds(json!([1_001])), "spec.alerts.thresholds[0]", "less than or equal to 1000"),
+            (thresholds(json!([80, 80])), "spec.alerts.thresholds[1]", "Duplicate value"),
+            (
+                thresholds(json!((1..=11).collect::<Vec<_>>())),
+                "spec.alerts.thresholds",
+                "must have at most 10 items",
+            ),
+            (
+                webhook(json!({ "url": "http://example.com", "secretRef": reference })),
+                "spec.alerts.webhook.url",
+                "must be an https URL",
+            ),
+            (
+                webhook(json!({ "url": "https://example.com" })),
+                "spec.alerts.webhook.secretRef",
+                "Required value",
+            ),
+            (boosts(json!([boost(0, until)])), "spec.quotaBoosts[0].tokens", "greater than or equal to 1"),
+            (boosts(json!([boost(1, from)])), "spec.quotaBoosts[0]", "from must be before until"),
+            (boosts(json!([boost(1, "tomorrow")])), "spec.quotaBoosts[0].until", "date-time"),
+            (boosts(json!(vec![boost(1, until); 17])), "spec.quotaBoosts", "must have at most 16 items"),
         ];
         for (spec, field, allowed) in cases {
             let refusal = create(&cluster, "acme", &spec).await;
@@ -109,13 +136,16 @@ async fn what_is_left_out_has_a_default() {
             "monthlyQuota": 9_007_199_254_740_991_i64,
             "billingDay": 1,
             "timeZone": "UTC",
-            "alerts": { "slack": { "enabled": true, "secretRef": { "name": "acme-slack", "key": "url" } } },
+            "alerts": {
+                "thresholds": [80],
+                "slack": { "enabled": true, "secretRef": { "name": "acme-slack", "key": "url" } },
+            },
         });
         assert_eq!(tenant.data["spec"], expected);
         assert_eq!(tenant.data["status"]["observedGeneration"], json!(-1));
 
         let tenant = create(&cluster, "bare", &json!({ "monthlyQuota": 1 })).await.unwrap();
-        let expected = json!({ "monthlyQuota": 1, "billingDay": 1, "timeZone": "UTC", "alerts": {} });
+        let expected = json!({ "monthlyQuota": 1, "billingDay": 1, "timeZone": "UTC", "alerts": { "thresholds": [80] } });
         assert_eq!(tenant.data["spec"], expected);
     })
     .await;

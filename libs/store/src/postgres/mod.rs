@@ -17,6 +17,7 @@ pub mod directory;
 mod event_ids;
 mod events;
 pub mod lookup;
+mod recount;
 pub mod retention;
 mod rollups;
 pub mod series;
@@ -24,7 +25,9 @@ mod settings;
 mod slack_webhooks;
 mod tenant_changes;
 pub mod tenants;
+mod terms;
 pub mod usage;
+mod webhooks;
 
 /// How long a caller waits for a connection before the pool says no.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use flagmeter_core::period::BillingPeriod;
+use flagmeter_core::quota::Boost;
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
 use serde::Serialize;
@@ -10,7 +12,8 @@ use sqlx::PgConnection;
 
 pub use super::slack_webhooks::SlackRow;
 pub use super::tenant_changes::ChangeKind;
-use super::{slack_webhooks, tenant_changes};
+pub use super::webhooks::{SealedWebhook, WebhookRow};
+use super::{settings, slack_webhooks, tenant_changes, terms, webhooks};
 use crate::sealed::Sealer;
 use crate::{PgPool, StoreError};
 
@@ -23,7 +26,7 @@ pub struct Owner {
     pub uid: String,
 }
 
-/// What is kept of a tenant's settings: its row, and that of its Slack channel.
+/// What is kept of a tenant's settings: its row, and those of its channels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TenantRow {
     /// The tenant's id, a DNS label.
@@ -32,6 +35,10 @@ pub struct TenantRow {
     pub name: String,
     /// Tokens a billing period.
     pub monthly_quota: i64,
+    /// Raises of it for a time.
+    pub boosts: Vec<Boost>,
+    /// At which percents of it something is recorded, ascending.
+    pub thresholds: Vec<i32>,
     /// The day on which its periods start, 1 to 31.
     pub billing_day: i16,
     /// The IANA name of the zone in which they do.
@@ -40,22 +47,37 @@ pub struct TenantRow {
     pub owner: Owner,
     /// Since when that resource is gone; `None` while it exists.
     pub detached_at: Option<Timestamp>,
-    /// Where its alerts go.
+    /// Where its alerts go: a Slack channel,
     pub slack: Option<SlackRow>,
+    /// and a webhook.
+    pub webhook: Option<WebhookRow>,
 }
 
 impl TenantRow {
-    /// As in the trail of changes: everything but the Slack channel's URL.
+    /// As in the trail of changes: everything but URLs and secrets, of which it has fingerprints.
     #[must_use]
     pub fn as_recorded(&self) -> Value {
         json!({
             "name": self.name,
             "monthlyQuota": self.monthly_quota,
+            "quotaBoosts": self.boosts,
+            "thresholds": self.thresholds,
             "billingDay": self.billing_day,
             "timeZone": self.time_zone,
             "owner": self.owner,
             "slack": self.slack,
+            "webhook": self.webhook,
         })
+    }
+
+    fn terms(&self) -> terms::Wanted<'_> {
+        terms::Wanted {
+            monthly_quota: self.monthly_quota,
+            boosts: &self.boosts,
+            thresholds: &self.thresholds,
+            billing_day: self.billing_day,
+            time_zone: &self.time_zone,
+        }
     }
 }
 
@@ -80,6 +102,10 @@ pub struct Change<'a> {
     pub after: &'a TenantRow,
     /// The Slack channel's URL, sealed; `None` leaves the one that is stored.
     pub sealed_url: Option<&'a [u8]>,
+    /// The webhook's URL and secret, likewise.
+    pub sealed_webhook: Option<&'a SealedWebhook>,
+    /// When: which period is open, and which quota holds.
+    pub now: Timestamp,
 }
 
 /// The tenant's row, if there is one.
@@ -92,6 +118,8 @@ pub async fn find(pool: &PgPool, sealer: &Sealer, id: &str) -> Result<Option<Fou
         r#"SELECT tenants.id,
                   tenants.name,
                   tenants.monthly_quota,
+                  tenants.quota_boosts,
+                  tenants.thresholds,
                   tenants.billing_day,
                   tenants.time_zone,
                   tenants.owner_namespace,
@@ -99,6 +127,9 @@ pub async fn find(pool: &PgPool, sealer: &Sealer, id: &str) -> Result<Option<Fou
                   tenants.detached_at AS "detached_at: jiff_sqlx::Timestamp",
                   slack.url AS "url?",
                   slack.enabled AS "enabled?",
+                  webhook.url AS "webhook_url?",
+                  webhook.secret AS "webhook_secret?",
+                  webhook.enabled AS "webhook_enabled?",
                   (SELECT after
                    FROM tenant_changes
                    WHERE tenant = tenants.id
@@ -106,16 +137,22 @@ pub async fn find(pool: &PgPool, sealer: &Sealer, id: &str) -> Result<Option<Fou
                    LIMIT 1) AS recorded
            FROM tenants
            LEFT JOIN slack_webhooks AS slack ON slack.tenant = tenants.id
+           LEFT JOIN webhooks AS webhook ON webhook.tenant = tenants.id
            WHERE tenants.id = $1"#,
         id,
     )
     .fetch_optional(pool)
     .await
     .map_err(StoreError::postgres("read a tenant's row"))?;
+    let webhook = |url: Option<Vec<u8>>, secret: Option<Vec<u8>>, enabled: Option<bool>| {
+        Some(WebhookRow::of(sealer, id, &url?, &secret?, enabled?))
+    };
     Ok(found.map(|found| FoundTenant {
         row: TenantRow {
             name: found.name,
             monthly_quota: found.monthly_quota,
+            boosts: settings::quota(found.monthly_quota, found.quota_boosts).boosts,
+            thresholds: found.thresholds,
             billing_day: found.billing_day,
             time_zone: found.time_zone,
             owner: Owner { namespace: found.owner_namespace, uid: found.owner_uid },
@@ -124,6 +161,7 @@ pub async fn find(pool: &PgPool, sealer: &Sealer, id: &str) -> Result<Option<Fou
                 fingerprint: sealer.open(id, &sealed).map(|url| sealer.fingerprint(id, &url)),
                 enabled,
             }),
+            webhook: webhook(found.webhook_url, found.webhook_secret, found.webhook_enabled),
             id: found.id,
         },
         recorded: found.recorded,
@@ -136,6 +174,9 @@ pub async fn find(pool: &PgPool, sealer: &Sealer, id: &str) -> Result<Option<Fou
 /// `change.before` belonged to, or if there is a row where none was found. Then somebody was faster;
 /// look again.
 ///
+/// What follows from it is in the same transaction: another calendar makes the open period anew, and usage is held
+/// against the quota that there is then.
+///
 /// # Errors
 ///
 /// [`StoreError::Postgres`]; nothing was written, or, if only the answer to the commit was lost,
@@ -144,15 +185,22 @@ pub async fn write(pool: &PgPool, change: &Change<'_>) -> Result<bool, StoreErro
     let failed = StoreError::postgres("write a tenant's row");
     let mut tx = pool.begin().await.map_err(&failed)?;
     // The tenant's row comes first: its lock is what counting waits for, and what orders writers.
-    let written = match change.before {
-        None => insert(&mut tx, change.after).await?,
-        Some(before) => update(&mut tx, &before.owner, change.after).await?,
+    let id = &change.after.id;
+    let (former, written) = match change.before {
+        None => (None, insert(&mut tx, change.after).await?),
+        Some(before) => {
+            let former = terms::lock(&mut tx, id).await?;
+            (former, update(&mut tx, &before.owner, change.after).await?)
+        }
     };
     if !written {
         return Ok(false);
     }
-    let id = &change.after.id;
     slack_webhooks::write(&mut tx, id, change.after.slack.as_ref(), change.sealed_url).await?;
+    let (webhook, sealed) = (change.after.webhook.as_ref(), change.sealed_webhook);
+    let former_webhook = change.before.and_then(|before| before.webhook.as_ref());
+    webhooks::write(&mut tx, id, former_webhook, webhook, sealed, change.now).await?;
+    terms::put(&mut tx, id, former, &change.after.terms(), change.now).await?;
     let before = change.before.map(TenantRow::as_recorded);
     tenant_changes::record(&mut tx, id, change.kind, before, change.after.as_recorded()).await?;
     tx.commit().await.map_err(&failed)?;
@@ -262,29 +310,48 @@ pub async fn attached(pool: &PgPool, namespace: &str) -> Result<Vec<Attached>, S
     .map_err(StoreError::postgres("read the tenants' owners"))
 }
 
-/// Tokens used by each tenant in the period of its that starts at the given instant. A tenant without
-/// usage in it is left out.
+/// A tenant's open period.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenPeriod {
+    /// When, by the calendar that counts.
+    pub period: BillingPeriod,
+    /// Tokens used so far.
+    pub total_tokens: i64,
+}
+
+/// The period of each tenant that is open at `now`. One that has no row is left out.
 ///
 /// # Errors
 ///
 /// [`StoreError::Postgres`]; the same call may be made again.
 pub async fn usage(
     pool: &PgPool,
-    periods: &[(String, Timestamp)],
-) -> Result<HashMap<String, i64>, StoreError> {
-    let tenants: Vec<String> = periods.iter().map(|(tenant, _)| tenant.clone()).collect();
-    let starts: Vec<_> = periods.iter().map(|(_, start)| start.to_sqlx()).collect();
+    tenants: &[String],
+    now: Timestamp,
+) -> Result<HashMap<String, OpenPeriod>, StoreError> {
+    // Periods do not overlap, so there is one at most that holds an instant.
     let rows = sqlx::query!(
-        "SELECT usage_periods.tenant, usage_periods.total_tokens
-         FROM UNNEST($1::text[], $2::timestamptz[]) AS wanted (tenant, period_start)
-         JOIN usage_periods USING (tenant, period_start)",
-        &tenants,
-        &starts as &[jiff_sqlx::Timestamp],
+        r#"SELECT tenants.id AS "id!",
+                  tenants.billing_day AS "billing_day!",
+                  tenants.time_zone AS "time_zone!",
+                  tenants.calendars AS "calendars!",
+                  COALESCE(usage_periods.total_tokens, 0) AS "total_tokens!"
+           FROM tenants
+           LEFT JOIN usage_periods ON usage_periods.tenant = tenants.id
+                                  AND usage_periods.period_start <= $2::timestamptz
+                                  AND usage_periods.period_end > $2::timestamptz
+           WHERE tenants.id = ANY($1)"#,
+        tenants,
+        now.to_sqlx() as jiff_sqlx::Timestamp,
     )
     .fetch_all(pool)
     .await
     .map_err(StoreError::postgres("read the tenants' usage"))?;
-    Ok(rows.into_iter().map(|row| (row.tenant, row.total_tokens)).collect())
+    let open = rows.into_iter().filter_map(|row| {
+        let period = settings::calendar(row.billing_day, &row.time_zone, row.calendars)?.period(now);
+        Some((row.id, OpenPeriod { period, total_tokens: row.total_tokens }))
+    });
+    Ok(open.collect())
 }
 
 #[cfg(test)]

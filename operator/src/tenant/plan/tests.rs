@@ -1,5 +1,6 @@
 use super::*;
 
+use flagmeter_core::quota::MAX_TOKENS;
 use flagmeter_crds::Alerts;
 use serde_json::json;
 
@@ -33,11 +34,14 @@ fn row(url: &str) -> TenantRow {
         id: "acme".into(),
         name: "Acme Corp".into(),
         monthly_quota: 1_000,
+        boosts: Vec::new(),
+        thresholds: vec![80],
         billing_day: 15,
         time_zone: "Europe/Berlin".into(),
         owner: Owner { namespace: "shop".into(), uid: "uid-1".into() },
         detached_at: None,
         slack: Some(SlackRow { fingerprint: Some(sealer().fingerprint("acme", url)), enabled: true }),
+        webhook: None,
     }
 }
 
@@ -189,4 +193,42 @@ fn what_the_spec_leaves_out_has_a_default() {
     let observed = Observed::default();
     let expected = TenantRow { name: "acme".into(), slack: None, ..row(URL) };
     assert_eq!(planned(&tenant, &observed).0, Some((ChangeKind::Created, expected)));
+}
+
+#[test]
+fn a_webhook_whose_secret_is_gone_stays_in_use() {
+    let mut tenant = acme();
+    tenant.spec.alerts.webhook = Some(
+        serde_json::from_value(
+            json!({ "url": "https://example.com", "secretRef": { "name": "acme-webhook" } }),
+        )
+        .unwrap(),
+    );
+    let secret = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX";
+    let observed = |found, secret| Observed { webhook_secret: Some(secret), ..observed(found, URL) };
+    let (write, problem) = planned(&tenant, &observed(None, Ok(secret.to_owned())));
+    let (_, stored) = write.unwrap();
+    assert!(stored.webhook.is_some() && problem.is_none());
+
+    let missing = Problem::SecretNotFound { name: "acme-webhook".into() };
+    let again = planned(&tenant, &observed(Some(found(stored.clone(), &stored)), Err(missing.clone())));
+    assert_eq!(again, (None, Some(missing)), "nothing is written, and the problem says why");
+    let plan =
+        plan(&acme(), &observed(Some(found(stored.clone(), &stored)), Ok(secret.to_owned())), &sealer());
+    assert_eq!(plan.write.unwrap().after.webhook, None, "the spec names none any more");
+}
+
+#[test]
+fn thresholds_and_boosts_are_written_and_the_order_of_thresholds_is_no_change() {
+    let mut tenant = acme();
+    tenant.spec.alerts.thresholds = vec![100, 50];
+    let boost = json!({ "tokens": 5, "from": "2026-03-10T00:00:00Z", "until": "2026-03-20T00:00:00Z" });
+    tenant.spec.quota_boosts = serde_json::from_value(json!([boost])).unwrap();
+    let (_, after) = planned(&tenant, &observed(None, URL)).0.unwrap();
+    assert_eq!(after.thresholds, [50, 100]);
+    assert_eq!(after.boosts[0].tokens, 5);
+    tenant.spec.alerts.thresholds = vec![50, 100];
+    assert_eq!(planned(&tenant, &observed(Some(found(after.clone(), &after)), URL)), (None, None));
+    tenant.spec.quota_boosts[0].tokens = 0;
+    assert_eq!(planned(&tenant, &observed(None, URL)).1.map(|problem| problem.reason()), Some("InvalidSpec"));
 }

@@ -11,17 +11,27 @@ fn acme() -> TenantRow {
         id: "acme".into(),
         name: "Acme Corp".into(),
         monthly_quota: 1_000,
+        boosts: Vec::new(),
+        thresholds: vec![80],
         billing_day: 15,
         time_zone: "Europe/Berlin".into(),
         owner: Owner { namespace: "shop".into(), uid: "uid-1".into() },
         detached_at: None,
         slack: Some(SlackRow { fingerprint: Some(sealer().fingerprint("acme", URL)), enabled: true }),
+        webhook: None,
     }
+}
+
+const NOW: &str = "2026-03-20T12:00:00Z";
+
+/// A change that brings no secrets.
+fn change_to<'a>(kind: ChangeKind, before: Option<&'a TenantRow>, after: &'a TenantRow) -> Change<'a> {
+    Change { kind, before, after, sealed_url: None, sealed_webhook: None, now: NOW.parse().unwrap() }
 }
 
 async fn create(pool: &PgPool, row: &TenantRow) -> bool {
     let url = sealer().seal(&row.id, URL).unwrap();
-    let change = Change { kind: ChangeKind::Created, before: None, after: row, sealed_url: Some(&url) };
+    let change = Change { sealed_url: Some(&url), ..change_to(ChangeKind::Created, None, row) };
     write(pool, &change).await.unwrap()
 }
 
@@ -59,15 +69,14 @@ async fn a_change_is_one_transaction_with_its_line_in_the_trail(pool: PgPool) {
     create(&pool, &acme()).await;
     let before = acme();
     let after = TenantRow { monthly_quota: 2_000, slack: None, ..acme() };
-    let change = Change { kind: ChangeKind::Changed, before: Some(&before), after: &after, sealed_url: None };
+    let change = change_to(ChangeKind::Changed, Some(&before), &after);
     assert!(write(&pool, &change).await.unwrap());
     assert_eq!(found(&pool).await.row, after);
     assert_eq!(kinds(&pool).await, ["created", "changed"]);
 
     // What the database refuses leaves no trace in any of the three tables.
     let refused = TenantRow { monthly_quota: 0, ..acme() };
-    let change =
-        Change { kind: ChangeKind::Changed, before: Some(&after), after: &refused, sealed_url: None };
+    let change = change_to(ChangeKind::Changed, Some(&after), &refused);
     assert!(write(&pool, &change).await.is_err());
     assert_eq!(found(&pool).await.row, after);
     assert_eq!(kinds(&pool).await, ["created", "changed"]);
@@ -79,7 +88,7 @@ async fn a_slack_row_can_be_switched_off_without_its_url(pool: PgPool) {
     let before = acme();
     let mut after = acme();
     after.slack.as_mut().unwrap().enabled = false;
-    let change = Change { kind: ChangeKind::Changed, before: Some(&before), after: &after, sealed_url: None };
+    let change = change_to(ChangeKind::Changed, Some(&before), &after);
     assert!(write(&pool, &change).await.unwrap());
     assert_eq!(found(&pool).await.row, after);
 }
@@ -91,7 +100,7 @@ async fn whoever_was_slower_writes_nothing(pool: PgPool) {
     let mut seen = acme();
     seen.owner.uid = "uid-0".into();
     let after = TenantRow { monthly_quota: 2_000, ..acme() };
-    let change = Change { kind: ChangeKind::Changed, before: Some(&seen), after: &after, sealed_url: None };
+    let change = change_to(ChangeKind::Changed, Some(&seen), &after);
     assert!(!write(&pool, &change).await.unwrap(), "the row was another resource's");
     assert_eq!(found(&pool).await.row, acme());
     assert_eq!(kinds(&pool).await, ["created"]);
@@ -115,8 +124,7 @@ async fn a_row_is_detached_once_and_only_for_its_own_resource(pool: PgPool) {
     // A resource made anew takes the row over.
     let mut after = acme();
     after.owner.uid = "uid-2".into();
-    let change =
-        Change { kind: ChangeKind::Adopted, before: Some(&detached.row), after: &after, sealed_url: None };
+    let change = change_to(ChangeKind::Adopted, Some(&detached.row), &after);
     assert!(write(&pool, &change).await.unwrap());
     assert_eq!(found(&pool).await.row, after);
     assert_eq!(kinds(&pool).await, ["created", "detached", "adopted"]);
@@ -133,9 +141,8 @@ async fn bytes_that_somebody_else_wrote_have_no_fingerprint(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
-async fn usage_is_that_of_the_period_asked_for(pool: PgPool) {
-    let period: Timestamp = "2026-03-15T00:00:00Z".parse().unwrap();
-    let earlier: Timestamp = "2026-02-15T00:00:00Z".parse().unwrap();
+async fn usage_is_that_of_the_open_period(pool: PgPool) {
+    create(&pool, &TenantRow { time_zone: "UTC".into(), ..acme() }).await;
     sqlx::query(
         "INSERT INTO usage_periods (tenant, period_start, period_end, total_tokens, events, last_minute)
          VALUES ('acme', '2026-03-15Z', '2026-04-15Z', 700, 7, '2026-03-20Z'),
@@ -145,8 +152,55 @@ async fn usage_is_that_of_the_period_asked_for(pool: PgPool) {
     .execute(&pool)
     .await
     .unwrap();
-    let asked = [("acme".to_owned(), period), ("globex".to_owned(), period)];
-    assert_eq!(usage(&pool, &asked).await.unwrap(), HashMap::from([("acme".to_owned(), 700)]));
-    let asked = [("globex".to_owned(), earlier)];
-    assert_eq!(usage(&pool, &asked).await.unwrap(), HashMap::from([("globex".to_owned(), 5)]));
+    let asked = ["acme".to_owned(), "globex".to_owned()];
+    for (now, start, end, total_tokens) in [
+        ("2026-03-14T23:59:59Z", "2026-02-15T00:00:00Z", "2026-03-15T00:00:00Z", 900),
+        ("2026-03-15T00:00:00Z", "2026-03-15T00:00:00Z", "2026-04-15T00:00:00Z", 700),
+        ("2026-04-15T00:00:00Z", "2026-04-15T00:00:00Z", "2026-05-15T00:00:00Z", 0),
+    ] {
+        let period = BillingPeriod { start: start.parse().unwrap(), end: end.parse().unwrap() };
+        let expected = HashMap::from([("acme".to_owned(), OpenPeriod { period, total_tokens })]);
+        assert_eq!(usage(&pool, &asked, now.parse().unwrap()).await.unwrap(), expected, "{now}");
+    }
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_webhooks_former_secret_stays_for_a_day_beside_the_new_one(pool: PgPool) {
+    create(&pool, &acme()).await;
+    let sealer = sealer();
+    let row = |secret: &str, enabled| WebhookRow {
+        url: Some(sealer.fingerprint("acme", URL)),
+        secret: Some(sealer.fingerprint("acme", secret)),
+        enabled,
+    };
+    let sealed = |secret: &str| SealedWebhook {
+        url: sealer.seal("acme", URL).unwrap(),
+        secret: sealer.seal("acme", secret).unwrap(),
+    };
+    let mut before = acme();
+    for (webhook, sealed) in [
+        (row("whsec_1", true), Some(sealed("whsec_1"))),
+        // The same secret again, and a switch, are no change of it.
+        (row("whsec_1", true), Some(sealed("whsec_1"))),
+        (row("whsec_1", false), None),
+        (row("whsec_2", true), Some(sealed("whsec_2"))),
+    ] {
+        let after = TenantRow { webhook: Some(webhook), ..acme() };
+        let is_new = after.webhook.as_ref().unwrap().secret != row("whsec_1", true).secret;
+        let sealed_webhook = sealed.as_ref();
+        let change = Change { sealed_webhook, ..change_to(ChangeKind::Changed, Some(&before), &after) };
+        assert!(write(&pool, &change).await.unwrap());
+        assert_eq!(found(&pool).await.row, after);
+        let (previous, until): (Option<Vec<u8>>, Option<String>) =
+            sqlx::query_as("SELECT previous_secret, (previous_until AT TIME ZONE 'UTC')::text FROM webhooks")
+                .fetch_one(&pool)
+                .await
+                .unwrap();
+        let previous = previous.and_then(|sealed| sealer.open("acme", &sealed));
+        let expected = is_new.then(|| ("whsec_1".to_owned(), "2026-03-21 12:00:00".to_owned()));
+        assert_eq!(previous.zip(until), expected);
+        before = after;
+    }
+    assert!(write(&pool, &change_to(ChangeKind::Changed, Some(&before), &acme())).await.unwrap());
+    assert_eq!(found(&pool).await.row, acme());
 }

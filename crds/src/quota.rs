@@ -1,0 +1,27 @@
+//! Raises of the quota for a time.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+/// A raise of the quota for a time.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.from < self.until").message("from must be before until"))]
+pub struct QuotaBoost {
+    /// Tokens on top of monthlyQuota: 1 to 9007199254740991. All of them are there while the boost holds, however
+    /// much of the billing period that is.
+    #[schemars(range(min = 1, max = 9_007_199_254_740_991_i64))]
+    pub tokens: i64,
+
+    /// The first instant at which they are there, in RFC 3339.
+    pub from: Time,
+
+    /// The first instant at which they are no longer there.
+    pub until: Time,
+
+    /// What for, at most 256 characters; shown with the usage.
+    #[schemars(length(max = 256))]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}

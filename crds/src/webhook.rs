@@ -1,0 +1,57 @@
+//! A receiver of alerts in the form of Standard Webhooks.
+
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+/// A receiver of alerts as signed JSON, in the form of Standard Webhooks.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct WebhookTarget {
+    /// Whether alerts are sent; false keeps the settings and sends nothing. Default: true.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+
+    /// The receiver's https URL, at most 2048 characters.
+    #[x_kube(validation = Rule::new("isURL(self) && url(self).getScheme() == 'https' && url(self).getHostname() != ''")
+        .message("url must be an https URL, such as https://example.com/flagmeter"))]
+    #[schemars(length(max = 2048))]
+    pub url: String,
+
+    /// The Secret, in the Tenant's namespace, that holds what messages are signed with: whsec_ and base64 of 24 to 64
+    /// bytes. After a change of it messages are signed with the former one too, for 24 hours.
+    pub secret_ref: SigningSecretRef,
+}
+
+impl std::fmt::Debug for WebhookTarget {
+    /// Without the URL, which may hold a password.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("WebhookTarget")
+            .field("enabled", &self.enabled)
+            .field("url", &"..")
+            .field("secret_ref", &self.secret_ref)
+            .finish()
+    }
+}
+
+/// One value of a Secret in the Tenant's namespace.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct SigningSecretRef {
+    /// The Secret's name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+
+    /// The key of the value in it. Default: secret.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    #[serde(default = "secret_key")]
+    pub key: String,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn secret_key() -> String {
+    "secret".to_owned()
+}
