@@ -31,7 +31,7 @@ const COUNTING_CONNECTIONS: u32 = 2;
 const CONNECTIONS: u32 = 1;
 
 /// Connections of the notifier: a receiver is never waited for with one in hand.
-const NOTIFYING_CONNECTIONS: u32 = 1;
+const NOTIFYING_CONNECTIONS: u32 = 2;
 
 /// Why the worker could not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]

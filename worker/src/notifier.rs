@@ -18,14 +18,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flagmeter_core::delivery::{self, Attempt, LONGEST_WAIT, Next, Patience};
+use flagmeter_core::period::BillingPeriod;
+use flagmeter_core::projection::{self, Projection, Recent};
 use flagmeter_runtime::clock::Clock;
 use flagmeter_store::postgres::deliveries::{self, Channel, Conclusion, Kind, Taken, Target};
+use flagmeter_store::postgres::series;
 use flagmeter_store::sealed::Sealer;
 use flagmeter_store::{PgPool, StoreError, postgres};
 use http::{HeaderName, HeaderValue};
 use jiff::{SignedDuration, Timestamp};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::message::Message;
@@ -36,6 +39,12 @@ use crate::metrics::{Deliveries, Outcome};
 /// How long a message is one worker's. A request takes 10 seconds at most; the rest is for PostgreSQL to come back, so
 /// that what came of it can be written.
 pub const LEASE: SignedDuration = SignedDuration::from_secs(60);
+
+/// What must be left of a lease for a message to be sent under it: a request and a bit.
+const NEEDED: SignedDuration = SignedDuration::from_secs(15);
+
+/// How long the usage of the last days may take to be read. A message without a projection is better than a late one.
+const READING_LIMIT: Duration = Duration::from_secs(2);
 
 /// The least time between two messages to one URL, from all workers together: what Slack asks for.
 pub const PAUSE: SignedDuration = SignedDuration::from_secs(1);
@@ -172,10 +181,16 @@ impl Notifier {
         let verdict = match self.open(&taken, target) {
             Err(verdict) => verdict,
             Ok(opened) => {
+                let exhaustion = self.exhaustion(&taken).await;
                 // The same text for every tenant, so that all who share a channel share its turns.
                 let fingerprint = self.sealer.fingerprint("", &opened.url);
                 match deliveries::take_turn(&self.pool, &fingerprint, self.clock.now(), PAUSE).await {
-                    Ok(Ok(())) => self.send(&taken, &opened, &fingerprint).await,
+                    // Whatever PostgreSQL took so long for, another worker may be about to take the message.
+                    Ok(Ok(())) if taken.leased_until.duration_since(self.clock.now()) < NEEDED => {
+                        let at = self.clock.now();
+                        return self.conclude(&taken, Conclusion::PutBack { at }, Outcome::PutBack).await;
+                    }
+                    Ok(Ok(())) => self.send(&taken, exhaustion, &opened, &fingerprint).await,
                     Ok(Err(at)) => {
                         return self.conclude(&taken, Conclusion::PutBack { at }, Outcome::PutBack).await;
                     }
@@ -211,9 +226,28 @@ impl Notifier {
         Ok(Opened { url, keys })
     }
 
-    async fn send(&self, taken: &Taken, opened: &Opened, fingerprint: &str) -> Verdict {
+    /// When the quota will be used up, if that can be said.
+    async fn exhaustion(&self, taken: &Taken) -> Option<Timestamp> {
         let now = self.clock.now();
-        let message = Message { taken, exhaustion: None, public_url: self.public_url.as_deref() };
+        let period = BillingPeriod { start: taken.period_start, end: taken.period_end };
+        if taken.kind != Kind::Crossed || !period.contains(now) {
+            return None;
+        }
+        let days = projection::days(now);
+        let sums = timeout(READING_LIMIT, series::sums(&self.pool, &taken.tenant, None, &days)).await;
+        let recent = Recent::new(now, &sums.ok()?.ok()?);
+        Projection::of(taken.total_tokens, taken.monthly_quota, &period, Some(&recent), now).exhaustion()
+    }
+
+    async fn send(
+        &self,
+        taken: &Taken,
+        exhaustion: Option<Timestamp>,
+        opened: &Opened,
+        fingerprint: &str,
+    ) -> Verdict {
+        let now = self.clock.now();
+        let message = Message { taken, exhaustion, public_url: self.public_url.as_deref() };
         let (headers, body) = compose(&message, &opened.keys, now);
         let mut verdict = match self.poster.post(&opened.url, headers, body).await {
             Ok(answer) => {

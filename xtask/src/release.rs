@@ -72,6 +72,7 @@ pub(crate) fn install(system: &System, step: &Step<'_>) -> Result<()> {
     helm.args(["upgrade", "--install", RELEASE])
         .args([&chart, Path::new("--values"), &values, Path::new("--kubeconfig"), &system.state.kubeconfig()])
         .args(["--namespace", NAMESPACE, "--wait", "--timeout", READY_LIMIT])
+        .args(["--set-string", &format!("alerts.publicUrl=http://127.0.0.1:{}", system.settings.ports.api)])
         .env("KUBECACHEDIR", system.state.folder().join("kubectl-cache"))
         .env("HELM_CACHE_HOME", home.join("cache"))
         .env("HELM_CONFIG_HOME", home.join("config"))

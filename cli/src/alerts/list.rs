@@ -8,7 +8,9 @@ use flagmeter_core::quota;
 use flagmeter_store::PgPool;
 use flagmeter_store::postgres::deliveries::{self, Alert, Delivery};
 
-/// List a tenant's alerts, the newest first, a line for each message. Exit code 0; 1 if there is no such tenant.
+/// List a tenant's alerts, the newest first, a line for each message.
+///
+/// Exit code 0; 1 if there is no such tenant.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// The tenant's id: the name of its Tenant resource

@@ -15,8 +15,10 @@ use super::ChannelName;
 /// The wait between two looks.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
 
-/// Send an alert again, with the same webhook-id, and wait for what comes of it. It is tried for 24 hours. Exit code 0
-/// if every message was delivered, 1 if not, or not yet.
+/// Send an alert again, and wait for what comes of it.
+///
+/// It has the same webhook-id as before, and is tried for 24 hours. Exit code 0 if every message was delivered, 1 if
+/// not, or not yet.
 #[derive(clap::Args)]
 pub(super) struct ResendArguments {
     #[command(flatten)]
@@ -26,8 +28,9 @@ pub(super) struct ResendArguments {
     alert: Option<i64>,
 }
 
-/// Send a message that is marked as a test, once, and wait for what comes of it. A worker sends it like any alert, so
-/// it proves the whole way. Exit code 0 if every message was delivered, 1 if not.
+/// Send a message that is marked as a test, and wait for what comes of it.
+///
+/// A worker sends it like any alert, so it proves the whole way; but it is tried once. Exit code 0 if every message was delivered, 1 if not.
 #[derive(clap::Args)]
 pub(super) struct TestArguments {
     #[command(flatten)]
