@@ -31,9 +31,8 @@ impl Receiver {
                     reader.read_line(&mut line).unwrap();
                     match line.trim().to_ascii_lowercase().split_once(": ") {
                         Some(("content-length", value)) => length = value.parse().unwrap(),
-                        Some(_) => {}
                         None if line.trim().is_empty() => break,
-                        None => {}
+                        Some(_) | None => {}
                     }
                 }
                 let mut body = vec![0; length];
