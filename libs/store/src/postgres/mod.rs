@@ -82,18 +82,19 @@ pub async fn migrate(pool: &PgPool) -> Result<(), StoreError> {
     MIGRATOR.run(pool).await.map_err(StoreError::Migrate)
 }
 
-/// Whether the schema is at least at this build's version.
+/// Whether every migration of this build was applied. A newer build may have added others.
 ///
 /// # Errors
 ///
 /// [`StoreError::Postgres`], also when nothing was ever migrated.
 pub async fn is_migrated(pool: &PgPool) -> Result<bool, StoreError> {
-    let newest = MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0);
-    sqlx::query_scalar!(
-        r#"SELECT COALESCE(max(version) >= $1, false) AS "migrated!" FROM _sqlx_migrations WHERE success"#,
-        newest
+    let versions: Vec<i64> = MIGRATOR.iter().map(|migration| migration.version).collect();
+    let applied = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "applied!" FROM _sqlx_migrations WHERE success AND version = ANY($1)"#,
+        &versions
     )
     .fetch_one(pool)
     .await
-    .map_err(StoreError::postgres("read the schema's version"))
+    .map_err(StoreError::postgres("read the schema's version"))?;
+    Ok(usize::try_from(applied).is_ok_and(|applied| applied == versions.len()))
 }
