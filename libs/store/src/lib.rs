@@ -2,8 +2,9 @@
 //!
 //! - [`postgres`] has a file for each table, and [`postgres::batch`], the one transaction that counts.
 //! - [`queue`] is the stream of packed entries in Valkey.
-//! - [`sealed`] is how secrets are kept.
+//! - [`sealed`] is how secrets are kept, and [`api_key`], what stands for those that are only compared.
 
+pub mod api_key;
 mod error;
 pub mod postgres;
 pub mod queue;

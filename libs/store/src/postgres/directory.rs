@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgListener;
 
+use super::api_keys::{KeptKey, KnownKey};
 use super::settings::{self, CalendarEntry};
 use crate::{PgPool, StoreError};
 
@@ -59,6 +60,9 @@ pub struct Kept {
     /// When they were read.
     pub as_of: Timestamp,
     tenants: Vec<KeptTenant>,
+    /// Absent where an api of a version without keys kept it.
+    #[serde(default)]
+    keys: Vec<KeptKey>,
 }
 
 /// A tenant in that form.
@@ -73,9 +77,9 @@ struct KeptTenant {
 }
 
 impl Kept {
-    /// `tenants`, read at `as_of`.
+    /// `tenants` and `keys`, read at `as_of`.
     #[must_use]
-    pub fn of(tenants: &[Tenant], as_of: Timestamp) -> Self {
+    pub fn of(tenants: &[Tenant], keys: &[KnownKey], as_of: Timestamp) -> Self {
         let keep = |tenant: &Tenant| KeptTenant {
             id: tenant.id.clone(),
             name: tenant.name.clone(),
@@ -83,12 +87,16 @@ impl Kept {
             boosts: tenant.quota.boosts.clone(),
             calendars: settings::entries(&tenant.calendar),
         };
-        Self { as_of, tenants: tenants.iter().map(keep).collect() }
+        Self {
+            as_of,
+            tenants: tenants.iter().map(keep).collect(),
+            keys: keys.iter().map(KeptKey::of).collect(),
+        }
     }
 
-    /// The tenants again.
+    /// The tenants and the keys again.
     #[must_use]
-    pub fn into_tenants(self) -> Vec<Tenant> {
+    pub fn into_parts(self) -> (Vec<Tenant>, Vec<KnownKey>) {
         let again = |kept: KeptTenant| {
             Some(Tenant {
                 id: kept.id,
@@ -97,7 +105,8 @@ impl Kept {
                 calendar: settings::calendar_of(&kept.calendars)?,
             })
         };
-        self.tenants.into_iter().filter_map(again).collect()
+        let keys = self.keys.into_iter().filter_map(KeptKey::into_key).collect();
+        (self.tenants.into_iter().filter_map(again).collect(), keys)
     }
 }
 

@@ -7,6 +7,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use crate::{MIGRATOR, PgPool, StoreError};
 
 pub mod alerts;
+pub mod api_keys;
 pub mod audit;
 pub mod batch;
 mod billing;
