@@ -6,6 +6,8 @@ use std::time::Duration;
 use flagmeter_runtime::env::{Env, Faults, Secret};
 use flagmeter_runtime::telemetry::LogSettings;
 
+use crate::auth::{AdminToken, Mode, Policy};
+
 /// What the environment says. README.md has a row for each variable.
 #[derive(Debug)]
 pub struct Config {
@@ -17,6 +19,8 @@ pub struct Config {
     pub database_url: Secret<String>,
     /// `VALKEY_URL`.
     pub valkey_url: Secret<String>,
+    /// `FLAGMETER_AUTH` and `FLAGMETER_ADMIN_TOKEN`: what callers are asked for.
+    pub auth: Policy,
     /// `FLAGMETER_DRAIN_SECONDS`: how long it goes on serving after it was told to stop, so that
     /// whoever sends it requests has time to hear of it.
     pub drain: Duration,
@@ -36,12 +40,12 @@ impl Config {
     /// # Errors
     ///
     /// [`Faults`]: everything that is missing or wrong.
-    pub fn read() -> Result<Self, Faults> {
-        let mut env = Env::process();
+    pub fn read(mut env: Env) -> Result<Self, Faults> {
         let listen = env.with_default("FLAGMETER_LISTEN", "0.0.0.0:3000");
         let admin_listen = env.with_default("FLAGMETER_ADMIN_LISTEN", "0.0.0.0:9090");
         let database_url = env.required("DATABASE_URL");
         let valkey_url = env.required("VALKEY_URL");
+        let auth = policy(&mut env);
         let drain: Option<u16> = env.with_default("FLAGMETER_DRAIN_SECONDS", "5");
         let max_features = env.with_default("FLAGMETER_MAX_FEATURES", "1000");
         let queue_max_events = env.with_default("FLAGMETER_QUEUE_MAX_EVENTS", "5000000");
@@ -53,6 +57,7 @@ impl Config {
                 admin_listen: admin_listen?,
                 database_url: database_url?,
                 valkey_url: valkey_url?,
+                auth: auth?,
                 drain: Duration::from_secs(drain?.into()),
                 queue_max_events: queue_max_events?,
                 max_features: max_features?,
@@ -60,5 +65,45 @@ impl Config {
                 log: log?,
             })
         })
+    }
+}
+
+/// What callers are asked for; there is no asking for keys without a token that opens everything.
+fn policy(env: &mut Env) -> Option<Policy> {
+    match env.with_default("FLAGMETER_AUTH", "required")? {
+        Mode::Disabled => Some(Policy::Disabled),
+        Mode::Required => {
+            let token: Secret<String> = env.required("FLAGMETER_ADMIN_TOKEN")?;
+            let token = AdminToken::try_from(&token);
+            token.map(Policy::Required).map_err(|fault| env.fault("FLAGMETER_ADMIN_TOKEN", &fault)).ok()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STORES: [(&str, &str); 2] = [("DATABASE_URL", "postgres://h/d"), ("VALKEY_URL", "redis://h")];
+
+    fn read(auth: &str, token: &str) -> Result<Config, Faults> {
+        let [database, valkey] = STORES;
+        Config::read(Env::of([database, valkey, ("FLAGMETER_AUTH", auth), ("FLAGMETER_ADMIN_TOKEN", token)]))
+    }
+
+    #[test]
+    fn keys_need_an_admin_token_which_is_never_shown() {
+        let config = read("required", "a-token-of-enough-letters").unwrap();
+        assert!(matches!(config.auth, Policy::Required(_)));
+        assert!(!format!("{config:?}").contains("a-token"), "{config:?}");
+        assert!(matches!(read("disabled", "").unwrap().auth, Policy::Disabled));
+        for (auth, token, expected) in [
+            ("required", "", "FLAGMETER_ADMIN_TOKEN must be set"),
+            ("required", "s3cret", "FLAGMETER_ADMIN_TOKEN must have at least 16 characters"),
+            ("off", "", "FLAGMETER_AUTH is not valid: it is `required` or `disabled`"),
+        ] {
+            let fault = read(auth, token).unwrap_err().to_string();
+            assert!(fault.contains(expected) && !fault.contains("s3cret"), "{fault}");
+        }
     }
 }

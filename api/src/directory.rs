@@ -8,11 +8,13 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use flagmeter_core::event::TenantName;
 use flagmeter_runtime::clock::Clock;
+use flagmeter_store::postgres::api_keys::{self, KnownKey};
 use flagmeter_store::postgres::directory::{self, Changes, Kept, Tenant};
 use flagmeter_store::queue::EventQueue;
 use flagmeter_store::{PgPool, StoreError};
 use jiff::Timestamp;
 
+use crate::auth::Keys;
 use crate::metrics::Metrics;
 use crate::tenant::Known;
 
@@ -28,7 +30,8 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// The tenants, or nothing until they were read for the first time. A reader never waits; if
 /// PostgreSQL goes away, the last answer stays.
 ///
-/// It is kept in Valkey too, so that an api that starts while PostgreSQL is away takes events all the same.
+/// It is kept in Valkey too, so that an api that starts while PostgreSQL is away takes events all the same,
+/// and knows whose keys are good.
 #[derive(Clone, Default)]
 pub struct Directory(Arc<ArcSwapOption<HashMap<TenantName, Arc<Known>>>>);
 
@@ -38,6 +41,8 @@ pub struct Source<'a> {
     pub pool: &'a PgPool,
     /// Where they are kept for an api that cannot read them.
     pub queue: &'a EventQueue,
+    /// The keys, which are read and kept with the tenants.
+    pub keys: &'a Keys,
     /// Says when.
     pub clock: Clock,
     /// What is counted.
@@ -91,8 +96,9 @@ impl Directory {
         loop {
             let as_of = source.clock.now();
             let tenants = directory::load(source.pool).await?;
-            self.keep(source, &tenants, as_of).await;
-            self.know(source, tenants, as_of);
+            let keys = api_keys::load(source.pool).await?;
+            self.keep(source, &Kept::of(&tenants, &keys, as_of)).await;
+            self.know(source, tenants, keys, as_of);
             known();
             if let Ok(heard) = tokio::time::timeout(READ_ANYWAY, changes.next()).await {
                 heard?;
@@ -100,7 +106,8 @@ impl Directory {
         }
     }
 
-    fn know(&self, source: &Source<'_>, tenants: Vec<Tenant>, as_of: Timestamp) {
+    fn know(&self, source: &Source<'_>, tenants: Vec<Tenant>, keys: Vec<KnownKey>, as_of: Timestamp) {
+        source.keys.know(keys);
         source.metrics.tenants(tenants.len(), as_of);
         let before = self.0.load();
         let known = |tenant: Tenant| {
@@ -111,8 +118,8 @@ impl Directory {
         self.0.store(Some(Arc::new(by_name)));
     }
 
-    async fn keep(&self, source: &Source<'_>, tenants: &[Tenant], as_of: Timestamp) {
-        let text = serde_json::to_vec(&Kept::of(tenants, as_of)).unwrap_or_default();
+    async fn keep(&self, source: &Source<'_>, kept: &Kept) {
+        let text = serde_json::to_vec(kept).unwrap_or_default();
         if let Err(error) = source.queue.keep_tenants(&text).await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
@@ -131,7 +138,8 @@ impl Directory {
             if let (Some(kept), true) = (kept, self.0.load().is_none()) {
                 let as_of = kept.as_of;
                 tracing::warn!(%as_of, "PostgreSQL is away; going on with the tenants as an api knew them then");
-                self.know(source, kept.into_tenants(), as_of);
+                let (tenants, keys) = kept.into_parts();
+                self.know(source, tenants, keys, as_of);
                 known();
             }
         }

@@ -2,11 +2,12 @@
 
 use axum::Json;
 use axum::http::StatusCode;
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::response::{IntoResponse, Response};
 use flagmeter_core::event::Refusal;
 use flagmeter_core::problem::{Code, EventProblem, Problem};
 
+use crate::auth::Challenge;
 use crate::batcher::NotQueued;
 use crate::directory::NotKnownYet;
 
@@ -26,6 +27,23 @@ pub enum ApiError {
     /// 400: the header says nothing that can be part of an id.
     #[error("Idempotency-Key must be 1 to 120 visible ASCII characters")]
     InvalidIdempotencyKey,
+    /// 401: nobody says who asks.
+    #[error(
+        "say who you are with `Authorization: Bearer KEY`; the Secret NAME-flagmeter-key has the key of the tenant NAME"
+    )]
+    MissingKey(Challenge),
+    /// 401: a key or token that is none, or not any more.
+    #[error(
+        "this key is not valid, or not any more; the Secret NAME-flagmeter-key has the key of the tenant NAME, \
+         and the admin token opens the dashboard"
+    )]
+    InvalidKey(Challenge),
+    /// 403: a tenant's key, and another tenant's data.
+    #[error("this key is another tenant's; use that of the tenant in the path, or the admin token")]
+    WrongTenant,
+    /// 403: a tenant's key, and the data of all.
+    #[error("this shows all tenants, and needs the admin token instead of a tenant's key")]
+    AdminOnly,
     /// 404: there is no such tenant to read of.
     #[error("there is no tenant of this name; `kubectl get tenants.flagmeter.dev` lists them")]
     TenantNotFound,
@@ -94,6 +112,10 @@ impl ApiError {
             Self::Invalid(problems) => common_code(problems),
             Self::InvalidParameters(_) => Code::InvalidParameter,
             Self::InvalidIdempotencyKey => Code::InvalidHeader,
+            Self::MissingKey(_) => Code::MissingKey,
+            Self::InvalidKey(_) => Code::InvalidKey,
+            Self::WrongTenant => Code::WrongTenant,
+            Self::AdminOnly => Code::AdminOnly,
             Self::TenantNotFound => Code::TenantNotFound,
             Self::EventNotFound => Code::EventNotFound,
             Self::StillCounting => Code::StillCounting,
@@ -114,7 +136,10 @@ impl ApiError {
 /// The code that all problems share, or that of invalid events.
 fn common_code(problems: &[EventProblem]) -> Code {
     let of_all = |code: &Code| problems.iter().all(|problem| problem.code == code.as_str());
-    [Code::UnknownTenant, Code::TooManyFeatures].into_iter().find(of_all).unwrap_or(Code::InvalidEvent)
+    [Code::WrongTenant, Code::UnknownTenant, Code::TooManyFeatures]
+        .into_iter()
+        .find(of_all)
+        .unwrap_or(Code::InvalidEvent)
 }
 
 /// What is wrong with a single event or with parameters, or how many of a list are wrong.
@@ -148,6 +173,10 @@ impl IntoResponse for ApiError {
         let code = self.code();
         let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut problem = Problem::new(code, self.to_string());
+        let challenge = match &self {
+            Self::MissingKey(challenge) | Self::InvalidKey(challenge) => Some(*challenge),
+            _ => None,
+        };
         if let Self::Invalid(errors) | Self::InvalidParameters(errors) = self {
             problem.errors = errors;
         }
@@ -159,6 +188,10 @@ impl IntoResponse for ApiError {
             .insert(CONTENT_TYPE, axum::http::HeaderValue::from_static("application/problem+json"));
         if let Some(seconds) = code.retry_after_seconds() {
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        if let Some(challenge) = challenge {
+            let value = axum::http::HeaderValue::from_static(challenge.value());
+            response.headers_mut().insert(WWW_AUTHENTICATE, value);
         }
         response.extensions_mut().insert(Refused(code));
         response

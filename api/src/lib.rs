@@ -1,11 +1,13 @@
 //! The api: takes events in, answers usage, shows the dashboard.
 //!
 //! - [`service`] is the HTTP API; its handlers are in `routes`, a module for each group.
+//! - [`auth`] says who may ask for what, before a handler is called.
 //! - [`batcher`] takes events to the queue; PostgreSQL is not on the path of a POST.
 //! - [`directory`], [`usage`] and [`recent`] are what the api knows of PostgreSQL, kept true in the background;
 //!   [`queued`] is what it took in that may not be counted yet.
 //! - [`error`] has the one shape of every refusal.
 
+pub mod auth;
 pub mod batcher;
 pub mod body;
 pub mod config;
@@ -35,6 +37,7 @@ use flagmeter_store::{StoreError, postgres};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::{Auth, Keys};
 use crate::batcher::Batcher;
 use crate::body::Bodies;
 use crate::config::Config;
@@ -92,7 +95,16 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let (batcher, flushed) = Batcher::start(Arc::clone(&queue), clock, metrics.clone());
     let gate = Gate::new(config.queue_max_events);
     let (directory, usage) = (Directory::default(), Usage::default());
+    let keys = Keys::default();
+    let auth = Auth::new(config.auth, keys.clone(), clock);
+    if auth.is_disabled() {
+        tracing::warn!(
+            "FLAGMETER_AUTH=disabled: whoever reaches the port may send events and read usage of every tenant"
+        );
+    }
+    metrics.auth_disabled(auth.is_disabled());
     let state = AppState {
+        auth,
         batcher: batcher.clone(),
         gate: gate.clone(),
         bodies: Bodies::default(),
@@ -113,7 +125,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
 
     // Keeps what the api knows true, until the last request was answered.
     let asked = |outcome: &Result<Durability, StoreError>| report_durability(&readiness, outcome);
-    let source = Source { pool: &pool, queue: &queue, clock, metrics: &metrics };
+    let source = Source { pool: &pool, queue: &queue, keys: &keys, clock, metrics: &metrics };
     let knowledge = async {
         tokio::join!(
             batcher.watch_durability(&queue, asked),

@@ -1,6 +1,7 @@
 //! `flagmeter-api`: takes events in, answers usage, shows the dashboard.
 
 use flagmeter_api::config::Config;
+use flagmeter_runtime::env::Env;
 use flagmeter_runtime::{install_tls_provider, shutdown, telemetry};
 
 // One thread that serves is faster than two on the box this is made for, where the other core is
@@ -8,7 +9,7 @@ use flagmeter_runtime::{install_tls_provider, shutdown, telemetry};
 #[tokio::main(flavor = "multi_thread", worker_threads = 1)]
 async fn main() -> anyhow::Result<()> {
     install_tls_provider();
-    let config = Config::read()?;
+    let config = Config::read(Env::process())?;
     telemetry::start(&config.log);
     let shutdown = shutdown::on_signal()?;
     Box::pin(flagmeter_api::run(config, shutdown)).await?;

@@ -13,6 +13,7 @@ use prometheus::{
     register_int_gauge_with_registry,
 };
 
+use crate::auth::Reason;
 use crate::routes::Route;
 
 /// The api's metrics.
@@ -20,6 +21,8 @@ use crate::routes::Route;
 pub struct Metrics {
     accepted: IntCounter,
     refused: IntCounterVec,
+    turned_away: IntCounterVec,
+    auth_disabled: IntGauge,
     waiting: IntGauge,
     flush_events: Histogram,
     flush_seconds: Histogram,
@@ -74,6 +77,18 @@ impl Metrics {
                 &["code"],
                 registry
             )?,
+            turned_away: register_int_counter_vec_with_registry!(
+                Opts::new(
+                    "flagmeter_api_auth_rejected_total",
+                    "Requests turned away for the key they showed or did not show, by reason."
+                ),
+                &["reason"],
+                registry
+            )?,
+            auth_disabled: gauge(
+                "flagmeter_api_auth_disabled",
+                "1 where whoever reaches the port may do all, as FLAGMETER_AUTH says.",
+            )?,
             waiting: gauge("flagmeter_api_events_waiting", "Events that wait for the flush in flight.")?,
             flush_events: register_histogram_with_registry!(
                 histogram("flagmeter_api_flush_events", "Events in one flush to the queue.", &events),
@@ -119,6 +134,9 @@ impl Metrics {
         for code in Code::ALL {
             metrics.refused.with_label_values(&[code.as_str()]);
         }
+        for reason in Reason::ALL {
+            metrics.turned_away.with_label_values(&[reason.as_str()]);
+        }
         Ok(metrics)
     }
 
@@ -128,6 +146,14 @@ impl Metrics {
 
     pub(crate) fn refused(&self, code: Code) {
         self.refused.with_label_values(&[code.as_str()]).inc();
+    }
+
+    pub(crate) fn turned_away(&self, reason: Reason) {
+        self.turned_away.with_label_values(&[reason.as_str()]).inc();
+    }
+
+    pub(crate) fn auth_disabled(&self, disabled: bool) {
+        self.auth_disabled.set(disabled.into());
     }
 
     pub(crate) fn waiting(&self, events: usize) {

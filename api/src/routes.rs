@@ -75,11 +75,36 @@ impl Route {
         }
     }
 
+    /// What it asks of its caller. `path` is the request's.
+    pub(crate) fn access(self, path: &str) -> Access<'_> {
+        match self {
+            Self::Events => Access::Body,
+            Self::Event | Self::Usage | Self::Series | Self::Periods | Self::Check => {
+                Access::Tenant(path.split('/').nth(2).unwrap_or_default())
+            }
+            Self::Dashboard | Self::Asset | Self::Live => Access::Page,
+            Self::None => Access::Any,
+        }
+    }
+
     /// Whether its requests are cut off by the time limit for all. A stream has no end; and a POST has a limit for
     /// each of its two waits, for its body and for the queue, of which the first is rarely needed.
     pub(crate) const fn is_limited(self) -> bool {
         !matches!(self, Self::Live | Self::Events)
     }
+}
+
+/// What a route asks of its caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access<'path> {
+    /// A key, of the tenants that the body names; its handler looks.
+    Body,
+    /// A key of this tenant, as the path spells it. A name needs no escapes, and one that has some is nobody's.
+    Tenant(&'path str),
+    /// The admin token: what all tenants used is shown.
+    Page,
+    /// Any key: there is nothing here.
+    Any,
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use axum::http::{HeaderValue, Request};
 use axum::response::{IntoResponse, Response};
 use tower::Service as _;
 
+use crate::auth::{Caller, Turned};
 use crate::error::{ApiError, Refused};
 use crate::routes::{self, Route};
 use crate::state::AppState;
@@ -47,15 +48,18 @@ impl Service {
 
     /// Answers a request.
     ///
-    /// Its time is limited and taken, refusals are counted, and while the api is stopping each answer closes its
-    /// connection, so that the next request goes elsewhere.
-    pub async fn answer<Body>(&self, request: Request<Body>) -> Response
+    /// Who sends it is asked first. Its time is limited and taken, refusals are counted, and while the api is stopping
+    /// each answer closes its connection, so that the next request goes elsewhere.
+    pub async fn answer<Body>(&self, mut request: Request<Body>) -> Response
     where
         Body: HttpBody<Data = Bytes, Error: Into<axum::BoxError>> + Send + 'static,
     {
         let start = Instant::now();
         let route = Route::of(request.uri().path());
-        let Ok(mut response) = if route.is_limited() {
+        let admitted = self.state.auth.admit(request.headers(), route, request.uri().path());
+        let Ok(mut response) = if let Some(turned) = self.admitted(admitted, route, &mut request) {
+            Ok(turned.into_response())
+        } else if route.is_limited() {
             let answered = tokio::time::timeout(REQUEST_TIMEOUT, self.router.clone().call(request)).await;
             answered
                 .unwrap_or_else(|_| Ok(ApiError::RequestTimeout(REQUEST_TIMEOUT.as_secs()).into_response()))
@@ -72,5 +76,27 @@ impl Service {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+
+    /// Lets a request go on, with its caller where the handler asks for it, or says why it does not.
+    fn admitted<Body>(
+        &self,
+        admitted: Result<Caller, Turned>,
+        route: Route,
+        request: &mut Request<Body>,
+    ) -> Option<ApiError> {
+        match admitted {
+            Ok(caller) => {
+                if route == Route::Events {
+                    request.extensions_mut().insert(caller);
+                }
+                None
+            }
+            Err(Turned::NotYet) => Some(ApiError::NotReady),
+            Err(Turned::Away(reason, error)) => {
+                self.state.metrics.turned_away(reason);
+                Some(error)
+            }
+        }
     }
 }

@@ -7,6 +7,7 @@ use flagmeter_store::PgPool;
 use flagmeter_store::queue::EventQueue;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::Auth;
 use crate::batcher::Batcher;
 use crate::body::Bodies;
 use crate::directory::Directory;
@@ -18,6 +19,8 @@ use crate::usage::Usage;
 /// The api's state. The router shares one, so that a request costs one count of its users and not one for each field:
 /// that was a fifth of the api's CPU.
 pub struct AppState {
+    /// Who may ask for what.
+    pub auth: Auth,
     /// The way into the queue.
     pub batcher: Batcher,
     /// Whether the queue has room.

@@ -90,11 +90,17 @@ impl Row {
 struct Dashboard {
     rows: Vec<Row>,
     as_of: String,
+    /// Whoever reaches the port may do all.
+    open: bool,
 }
 
 /// The page, complete without JavaScript; with it, the numbers stay live.
 async fn dashboard(State(state): State<Arc<AppState>>) -> Result<Page<Dashboard>, ApiError> {
     let snapshot = state.usage.newest().ok_or(ApiError::NotReady)?;
     let rows = Row::all(&state.directory.all(), &snapshot, state.clock.now());
-    Ok(Page(Dashboard { rows, as_of: snapshot.as_of.strftime("%Y-%m-%d %H:%M:%S UTC").to_string() }))
+    Ok(Page(Dashboard {
+        rows,
+        as_of: snapshot.as_of.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
+        open: state.auth.is_disabled(),
+    }))
 }

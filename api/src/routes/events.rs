@@ -16,6 +16,7 @@ use flagmeter_store::queue::Durability;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::auth::{Caller, Reason};
 use crate::directory::NotKnownYet;
 use crate::error::ApiError;
 use crate::queued::Tally;
@@ -73,7 +74,9 @@ async fn ingest(State(state): State<Arc<AppState>>, request: Request) -> Result<
         return Err(ApiError::QueueFull);
     }
     let now = state.clock.now();
-    let (Parts { headers, .. }, body) = request.into_parts();
+    let (Parts { headers, extensions, .. }, body) = request.into_parts();
+    // The service lets nobody in without.
+    let caller: &Caller = extensions.get().ok_or(ApiError::Internal)?;
     let form = form::of(&headers)?;
     let body = state.bodies.read(&headers, body).await?;
     let read = form.decode(&body.bytes, now).map_err(ApiError::Unreadable)?;
@@ -84,7 +87,10 @@ async fn ingest(State(state): State<Arc<AppState>>, request: Request) -> Result<
         Body::Many(events) => (events, None),
     };
     let key = idempotency_key(&headers)?;
-    let (events, errors, tally) = sort(list, single.is_some(), key, &state, now)?;
+    let (events, errors, tally) = sort(list, single.is_some(), key, &state, caller, now)?;
+    if errors.iter().any(|error| error.code == Code::WrongTenant.as_str()) {
+        state.metrics.turned_away(Reason::WrongTenant);
+    }
     let lenient = single.is_none() && prefers_lenient(&headers);
     if !errors.is_empty() && (!lenient || events.is_empty()) {
         return Err(ApiError::Invalid(errors));
@@ -116,6 +122,7 @@ fn sort(
     single: bool,
     key: Option<&str>,
     state: &AppState,
+    caller: &Caller,
     now: Timestamp,
 ) -> Result<Sorted, NotKnownYet> {
     let (mut events, mut errors, mut tally) = (Vec::with_capacity(list.len()), Vec::new(), Tally::default());
@@ -128,6 +135,11 @@ fn sort(
                 continue;
             }
         };
+        // First, so that a key says nothing of other tenants, not even whether they exist.
+        if !caller.may_act_for(event.tenant.as_str()) {
+            errors.push(wrong_tenant(index, &event));
+            continue;
+        }
         match state.directory.find(event.tenant.as_str())? {
             None => errors.push(unknown_tenant(index, &event)),
             Some(tenant) if state.features.admit(&tenant, &event, now) => {
@@ -143,6 +155,14 @@ fn sort(
 
 fn invalid(index: Option<usize>, fault: Fault) -> EventProblem {
     EventProblem { index, code: Code::InvalidEvent.as_str(), field: fault.field, detail: fault.detail }
+}
+
+fn wrong_tenant(index: Option<usize>, event: &UsageEvent) -> EventProblem {
+    let detail = format!(
+        "`{}` is not the tenant whose key this is; use its own key, or the admin token",
+        event.tenant
+    );
+    EventProblem { index, code: Code::WrongTenant.as_str(), field: "tenant".to_owned(), detail }
 }
 
 fn unknown_tenant(index: Option<usize>, event: &UsageEvent) -> EventProblem {

@@ -1,6 +1,7 @@
 //! The whole HTTP API over a real PostgreSQL and a real Valkey.
 #![expect(clippy::unwrap_used, reason = "a test ends at the first thing that is not as it should be")]
 
+mod auth;
 mod check;
 mod server;
 mod usage;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
+use flagmeter_api::auth::{AdminToken, Auth, Keys, Policy};
 use flagmeter_api::batcher::Batcher;
 use flagmeter_api::body::Bodies;
 use flagmeter_api::directory::{Directory, Source};
@@ -15,6 +16,7 @@ use flagmeter_api::service::Service;
 use flagmeter_api::state::AppState;
 use flagmeter_api::usage::Usage;
 use flagmeter_runtime::clock::Clock;
+use flagmeter_runtime::env::Secret;
 use flagmeter_store::queue::EventQueue;
 use flagmeter_store::{PgPool, testing};
 use serde_json::Value;
@@ -72,12 +74,25 @@ impl Server {
 
     /// The same by another clock.
     pub(crate) async fn at(clock: Clock, pool: PgPool, queue: EventQueue) -> Self {
+        let keys = Keys::default();
+        Self::guarded(Auth::new(Policy::Disabled, keys.clone(), clock), keys, clock, pool, queue).await
+    }
+
+    /// An api that asks for keys, or for this token.
+    pub(crate) async fn with_token(token: &str, pool: PgPool, queue: EventQueue) -> Self {
+        let (keys, clock) = (Keys::default(), Clock::fixed(NOW.parse().unwrap()));
+        let token = AdminToken::try_from(&token.parse::<Secret<String>>().unwrap()).unwrap();
+        Self::guarded(Auth::new(Policy::Required(token), keys.clone(), clock), keys, clock, pool, queue).await
+    }
+
+    async fn guarded(auth: Auth, keys: Keys, clock: Clock, pool: PgPool, queue: EventQueue) -> Self {
         let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
         let queue = Arc::new(queue);
         let (batcher, _) = Batcher::start(Arc::clone(&queue), clock, metrics.clone());
         let gate = Gate::new(MAX_QUEUED);
         let (directory, usage) = (Directory::default(), Usage::default());
         let state = AppState {
+            auth,
             batcher: batcher.clone(),
             gate: gate.clone(),
             bodies: Bodies::default(),
@@ -98,7 +113,7 @@ impl Server {
             let asked = |_: &_| {
                 let _ = asked.lock().unwrap().take().map(|asked| asked.send(()));
             };
-            let source = Source { pool: &pool, queue: &watched, clock, metrics: &metrics };
+            let source = Source { pool: &pool, queue: &watched, keys: &keys, clock, metrics: &metrics };
             tokio::join!(
                 batcher.watch_durability(&watched, asked),
                 gate.watch(&watched, &metrics),
@@ -127,7 +142,16 @@ impl Server {
     }
 
     pub(crate) async fn delete(&self, path: &str) -> Answer {
-        self.send(Request::delete(path).body(Body::empty()).unwrap()).await
+        self.delete_with(path, &[]).await
+    }
+
+    /// The same with further headers.
+    pub(crate) async fn delete_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut request = Request::delete(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send(request.body(Body::empty()).unwrap()).await
     }
 
     pub(crate) async fn post(&self, event: &str) -> Answer {

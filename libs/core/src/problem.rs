@@ -9,6 +9,14 @@ pub enum Code {
     InvalidJson,
     /// 400: a header is not what it must be.
     InvalidHeader,
+    /// 401: the request shows no key.
+    MissingKey,
+    /// 401: what the request shows is no key that is good now.
+    InvalidKey,
+    /// 403: the key is another tenant's.
+    WrongTenant,
+    /// 403: a tenant's key is not enough.
+    AdminOnly,
     /// 404: no tenant of this name.
     TenantNotFound,
     /// 404: no event of this id was taken in for the tenant, or not in the time that is kept.
@@ -49,9 +57,13 @@ pub enum Code {
 
 impl Code {
     /// Every code, for documentation and for counters that start at zero.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 24] = [
         Self::InvalidJson,
         Self::InvalidHeader,
+        Self::MissingKey,
+        Self::InvalidKey,
+        Self::WrongTenant,
+        Self::AdminOnly,
         Self::TenantNotFound,
         Self::EventNotFound,
         Self::NotFound,
@@ -77,6 +89,10 @@ impl Code {
         match self {
             Self::InvalidJson => (400, "invalid_json", "The body is not JSON"),
             Self::InvalidHeader => (400, "invalid_header", "A header is not valid"),
+            Self::MissingKey => (401, "missing_key", "A key is needed"),
+            Self::InvalidKey => (401, "invalid_key", "The key is not valid"),
+            Self::WrongTenant => (403, "wrong_tenant", "The key is another tenant's"),
+            Self::AdminOnly => (403, "admin_only", "The admin token is needed"),
             Self::TenantNotFound => (404, "tenant_not_found", "There is no such tenant"),
             Self::EventNotFound => (404, "event_not_found", "There is no such event"),
             Self::NotFound => (404, "not_found", "There is no such path"),
