@@ -203,6 +203,12 @@ pub struct TenantStatus {
     /// Usage in the current billing period, at most a minute old.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<UsageStatus>,
+
+    /// The Secret in this namespace that holds the tenant's API key, under `key`. It is deleted with the Tenant. To
+    /// have a new key, set the annotation flagmeter.dev/rotate-key to any new value: the former key goes on working for
+    /// a day, unless it is set otherwise. To end all keys at once, delete the Secret: another is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key_secret: Option<String>,
 }
 
 /// Usage in one billing period.

@@ -6,8 +6,12 @@ use std::time::Duration;
 use flagmeter_runtime::env::{Env, Faults, Secret};
 use flagmeter_runtime::telemetry::LogSettings;
 use flagmeter_store::sealed::Sealer;
+use jiff::SignedDuration;
 
 use crate::scaler;
+
+/// A former key that works longer than this was not meant to end.
+const MAX_KEY_OVERLAP_SECONDS: u32 = 30 * 24 * 3_600;
 
 /// Everything that the environment says.
 #[derive(Debug)]
@@ -29,6 +33,8 @@ pub struct Config {
     pub allow_private_webhooks: bool,
     /// `FLAGMETER_SCALE_DEPLOYMENT` and what belongs to it, if the workers are to be scaled.
     pub scaling: Option<scaler::Settings>,
+    /// `FLAGMETER_ROTATION_OVERLAP_SECONDS`: how long a tenant's former key works beside the new one after a rotation.
+    pub key_overlap: SignedDuration,
     /// `FLAGMETER_LOG` and `FLAGMETER_LOG_FORMAT`.
     pub log: LogSettings,
 }
@@ -48,6 +54,10 @@ impl Config {
         let resync = env.with_default("FLAGMETER_RESYNC_SECONDS", "300");
         let allow_private_webhooks = env.with_default("FLAGMETER_ALLOW_PRIVATE_WEBHOOKS", "false");
         let scaling = scaler::Settings::read(&mut env);
+        let key_overlap = env.with_default("FLAGMETER_ROTATION_OVERLAP_SECONDS", "86400");
+        if key_overlap.is_some_and(|seconds: u32| seconds > MAX_KEY_OVERLAP_SECONDS) {
+            env.fault("FLAGMETER_ROTATION_OVERLAP_SECONDS", &"must be at most 2592000, which are 30 days");
+        }
         let log = LogSettings::read(&mut env);
         if resync.is_some_and(|seconds: u64| !(1..=86_400).contains(&seconds)) {
             env.fault("FLAGMETER_RESYNC_SECONDS", &"must be from 1 to 86400");
@@ -62,6 +72,7 @@ impl Config {
                 resync: Duration::from_secs(resync?),
                 allow_private_webhooks: allow_private_webhooks?,
                 scaling: scaling?,
+                key_overlap: SignedDuration::from_secs(key_overlap?.into()),
                 log: log?,
             })
         })
@@ -94,6 +105,7 @@ mod tests {
         let faults = Config::read(Env::of([
             ("FLAGMETER_ENCRYPTION_KEY", "c2VjcmV0"),
             ("FLAGMETER_RESYNC_SECONDS", "0"),
+            ("FLAGMETER_ROTATION_OVERLAP_SECONDS", "2592001"),
         ]))
         .unwrap_err()
         .to_string();
@@ -101,6 +113,7 @@ mod tests {
             "DATABASE_URL must be set",
             "FLAGMETER_ENCRYPTION_KEY is not valid: must be 32 bytes in base64",
             "FLAGMETER_RESYNC_SECONDS must be from 1 to 86400",
+            "FLAGMETER_ROTATION_OVERLAP_SECONDS must be at most 2592000",
             "POD_NAME must be set",
             "POD_NAMESPACE must be set",
         ] {

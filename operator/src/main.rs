@@ -46,6 +46,7 @@ async fn main() -> anyhow::Result<()> {
                 namespace: config.pod_namespace,
                 identity: config.pod_name,
                 resync: config.resync,
+                key_overlap: config.key_overlap,
                 allow_http: config.allow_private_webhooks,
             },
         ),

@@ -5,6 +5,7 @@ use flagmeter_store::postgres::tenants::{self, Change, ChangeKind, SealedWebhook
 use jiff::Timestamp;
 use kube::ResourceExt;
 
+use super::key::Why;
 use super::observe::Observed;
 use super::plan::{Plan, Problem};
 use super::{Context, Error};
@@ -16,6 +17,16 @@ pub(super) struct Applied {
     pub(super) written: Option<ChangeKind>,
     /// What only a person can put right.
     pub(super) problem: Option<Problem>,
+    /// Why the tenant's key was made, if it was.
+    pub(super) made_key: Option<Why>,
+}
+
+impl Applied {
+    /// Whether the tenant has a row, and it is its own.
+    pub(super) fn has_row(&self, observed: &Observed) -> bool {
+        let is_anothers = matches!(self.problem, Some(Problem::TenantIdTaken { .. }));
+        (self.written.is_some() || observed.found.is_some()) && !is_anothers
+    }
 }
 
 /// Writes the rows, if there is something to write.
@@ -27,7 +38,7 @@ pub(super) async fn apply(
     now: Timestamp,
 ) -> Result<Applied, Error> {
     let Some(write) = plan.write else {
-        return Ok(Applied { written: None, problem: plan.problem });
+        return Ok(Applied { written: None, problem: plan.problem, made_key: None });
     };
     let id = tenant.name_any();
     let seal = |url: &String| ctx.sealer.seal(&id, url);
@@ -52,5 +63,5 @@ pub(super) async fn apply(
     if write.kind == ChangeKind::DriftRepaired {
         ctx.metrics.drift_repairs.inc();
     }
-    Ok(Applied { written: Some(write.kind), problem: plan.problem })
+    Ok(Applied { written: Some(write.kind), problem: plan.problem, made_key: None })
 }

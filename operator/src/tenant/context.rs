@@ -6,6 +6,7 @@ use flagmeter_crds::Tenant;
 use flagmeter_runtime::clock::Clock;
 use flagmeter_store::PgPool;
 use flagmeter_store::sealed::Sealer;
+use jiff::SignedDuration;
 use kube::core::DeserializeGuard;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::{Api, Client};
@@ -25,6 +26,8 @@ pub struct Settings {
     pub identity: String,
     /// How often a tenant is compared with its row when nothing happens, give or take a tenth.
     pub resync: Duration,
+    /// How long a tenant's former key works beside the new one after a rotation.
+    pub key_overlap: SignedDuration,
     /// Whether a webhook's URL may be http.
     pub allow_http: bool,
 }

@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, Error, deliveries, error_policy, reconcile, status, sweep, usage};
+use super::{Context, Error, deliveries, error_policy, key, reconcile, status, sweep, usage};
 
 /// How many tenants are worked on at once: as many as the pool has connections to spare.
 const CONCURRENCY: u16 = 4;
@@ -83,7 +83,7 @@ fn tenants(ctx: &Context, writer: reflector::store::Writer<Guarded>) -> Queue {
     trigger_self(watch.default_backoff().reflect(writer).touched_objects(), ()).boxed()
 }
 
-/// A request for each Tenant that names a Secret that is new, changed or gone. Only the metadata of
+/// A request for each Tenant that names or owns a Secret that is new, changed or gone. Only the metadata of
 /// Secrets is watched; no value is kept.
 fn secrets(ctx: &Context, store: Store<Guarded>) -> Queue {
     let secrets: Api<PartialObjectMeta<Secret>> =
@@ -98,6 +98,9 @@ fn secrets(ctx: &Context, store: Store<Guarded>) -> Queue {
 }
 
 fn refers_to(tenant: &Guarded, secret: &str) -> bool {
+    if key::is_secret_of(&tenant.name_any(), secret) {
+        return true;
+    }
     let target = tenant.0.as_ref().ok().and_then(|tenant| tenant.spec.alerts.slack.as_ref());
     let reference = target.and_then(|target| target.secret_ref.as_ref());
     reference.is_some_and(|reference| reference.name == secret)

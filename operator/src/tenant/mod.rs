@@ -11,6 +11,7 @@ mod context;
 pub mod controller;
 mod deliveries;
 mod failures;
+mod key;
 mod observe;
 mod plan;
 mod report;
@@ -24,8 +25,9 @@ mod tests;
 
 use std::sync::Arc;
 
-use flagmeter_crds::Tenant;
+use flagmeter_crds::{Tenant, TenantStatus};
 use flagmeter_store::StoreError;
+use flagmeter_store::api_key::NoRandomBytes;
 use flagmeter_store::sealed::SealError;
 use kube::ResourceExt;
 use kube::core::DeserializeGuard;
@@ -34,6 +36,7 @@ use kube::runtime::controller::Action;
 
 pub use self::context::{Context, Settings};
 use self::failures::jittered;
+use self::key::Kept;
 use self::plan::plan;
 use self::status::Outcome;
 
@@ -49,6 +52,12 @@ pub enum Error {
     /// The Secret that the tenant names could not be read.
     #[error("failed to read the tenant's Secret")]
     ReadSecret(#[source] Box<kube::Error>),
+    /// The tenant's key could not be made.
+    #[error("failed to make the tenant's key")]
+    MakeKey(#[source] NoRandomBytes),
+    /// The Secret with the tenant's key could not be written.
+    #[error("failed to write the Secret with the tenant's key")]
+    WriteSecret(#[source] Box<kube::Error>),
     /// The webhook's URL could not be sealed.
     #[error("failed to seal the webhook's URL")]
     Seal(#[source] SealError),
@@ -70,6 +79,8 @@ impl Error {
             Self::Invalid(_) => "invalid",
             Self::Observe(_) => "observe",
             Self::ReadSecret(_) => "read_secret",
+            Self::MakeKey(_) => "make_key",
+            Self::WriteSecret(_) => "write_secret",
             Self::Seal(_) => "seal",
             Self::Apply(_) => "apply",
             Self::Overtaken => "overtaken",
@@ -115,7 +126,10 @@ async fn converge(tenant: &Tenant, ctx: &Context) -> Result<&'static str, Error>
     let plan = plan(tenant, &observed, &ctx.sealer);
 
     // apply
-    let applied = apply::apply(ctx, tenant, &observed, plan, now).await?;
+    let mut applied = apply::apply(ctx, tenant, &observed, plan, now).await?;
+    let kept = if applied.has_row(&observed) { key::keep(ctx, tenant, now).await? } else { Kept::default() };
+    applied.problem = applied.problem.or(kept.problem);
+    applied.made_key = kept.made;
 
     // report
     let seen = match applied.written {
@@ -125,6 +139,7 @@ async fn converge(tenant: &Tenant, ctx: &Context) -> Result<&'static str, Error>
     };
     let outcome = applied.problem.as_ref().map_or(Outcome::InForce, Outcome::Stalled);
     let status = status::after(tenant, &outcome, seen.as_ref(), now);
+    let status = TenantStatus { api_key_secret: kept.secret, ..status };
     report::report(ctx, tenant, &applied, &status).await?;
     Ok(outcome.label())
 }
@@ -137,6 +152,8 @@ pub fn error_policy(tenant: Arc<DeserializeGuard<Tenant>>, error: &Error, ctx: A
         Error::Invalid(_) => Action::await_change(),
         Error::Observe(_)
         | Error::ReadSecret(_)
+        | Error::MakeKey(_)
+        | Error::WriteSecret(_)
         | Error::Seal(_)
         | Error::Apply(_)
         | Error::Overtaken

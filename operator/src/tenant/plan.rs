@@ -32,6 +32,15 @@ pub(super) enum Problem {
         /// Who has it.
         namespace: String,
     },
+    /// There is a Secret where the key belongs that is not the tenant's.
+    #[error(
+        "the Secret {name:?}, in which the tenant's key belongs, is somebody else's, and is left alone; delete it or \
+         give it another name, and the key is made"
+    )]
+    KeySecretTaken {
+        /// The Secret's name.
+        name: String,
+    },
     /// The Secret does not exist.
     #[error(
         "there is no Secret {name:?} in this namespace; create it, or change spec.alerts, which names it"
@@ -77,6 +86,7 @@ impl Problem {
             Self::InvalidTimeZone(_) => "InvalidTimeZone",
             Self::InvalidSpec(_) => "InvalidSpec",
             Self::TenantIdTaken { .. } => "TenantIdTaken",
+            Self::KeySecretTaken { .. } => "KeySecretTaken",
             Self::SecretNotFound { .. } => "SecretNotFound",
             Self::SecretKeyMissing { .. } => "SecretKeyMissing",
             Self::InvalidSlackUrl { .. } => "InvalidSlackUrl",

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::apply::Applied;
 use super::context::NAME;
+use super::key::Why;
 use super::status::{self, Outcome};
 use super::{Context, Error};
 
@@ -83,7 +84,23 @@ fn events(tenant: &Tenant, applied: &Applied) -> Vec<Event> {
     });
     let problem = applied.problem.as_ref().filter(|problem| !status::is_known(tenant, problem));
     let problem = problem.map(|problem| event(EventType::Warning, problem.reason(), problem.to_string()));
-    written.into_iter().chain(problem).collect()
+    let key = applied.made_key.and_then(|why| match why {
+        Why::First => None,
+        Why::Gone => Some((
+            "KeyReplaced",
+            "the Secret with the tenant's key was gone; all keys before the new one have ended",
+        )),
+        Why::Invalid => Some((
+            "KeyReplaced",
+            "what the Secret held was not a key, so one was made; all keys before it have ended",
+        )),
+        Why::Rotated => Some((
+            "KeyRotated",
+            "a new key was made, as the annotation asks; the former one works for a while",
+        )),
+    });
+    let key = key.map(|(reason, note)| event(EventType::Normal, reason, note.to_owned()));
+    written.into_iter().chain(key).chain(problem).collect()
 }
 
 fn event(type_: EventType, reason: &str, note: String) -> Event {

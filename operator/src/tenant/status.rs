@@ -46,8 +46,12 @@ impl Outcome<'_> {
             Self::InForce => "Synced",
             Self::Stalled(problem) => problem.reason(),
             Self::Retrying(Error::Observe(_) | Error::Apply(_)) => "DatabaseUnavailable",
-            Self::Retrying(Error::ReadSecret(_) | Error::Report(_)) => "ApiServerUnavailable",
-            Self::Retrying(Error::Overtaken | Error::Seal(_) | Error::Invalid(_)) => "Retrying",
+            Self::Retrying(Error::ReadSecret(_) | Error::WriteSecret(_) | Error::Report(_)) => {
+                "ApiServerUnavailable"
+            }
+            Self::Retrying(Error::MakeKey(_) | Error::Overtaken | Error::Seal(_) | Error::Invalid(_)) => {
+                "Retrying"
+            }
         }
     }
 
@@ -87,6 +91,8 @@ pub(super) fn after(
             condition("Reconciling", matches!(outcome, Outcome::Retrying(_))),
             condition("Stalled", matches!(outcome, Outcome::Stalled(_))),
         ],
+        // Until the next reconcile that succeeds says otherwise.
+        api_key_secret: tenant.status.as_ref().and_then(|told| told.api_key_secret.clone()),
         usage: match outcome {
             // The usage of whoever has the id is not this resource's to see.
             Outcome::Stalled(Problem::TenantIdTaken { .. }) => None,
@@ -106,6 +112,7 @@ pub(super) fn is_told(tenant: &Tenant, status: &TenantStatus) -> bool {
     tenant.status.as_ref().is_some_and(|told| {
         told.observed_generation == status.observed_generation
             && told.usage == status.usage
+            && told.api_key_secret == status.api_key_secret
             && status.conditions.iter().all(|condition| told.conditions.contains(condition))
     })
 }

@@ -7,12 +7,14 @@ use flagmeter_runtime::clock::Clock;
 use flagmeter_store::PgPool;
 use flagmeter_store::postgres::tenants;
 use http::{Method, Request, Response};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::ByteString;
 use kube::Client;
 use kube::client::Body;
 use prometheus::Registry;
 use serde_json::{Value, json};
-use tower_test::mock::Handle;
+use tokio::sync::mpsc;
+use tower_test::mock::{Handle, SendResponse};
 
 use super::*;
 use crate::metrics::Metrics;
@@ -38,13 +40,16 @@ fn plain() -> Arc<DeserializeGuard<Tenant>> {
     acme(&json!({ "url": URL }), None)
 }
 
-/// The played API server. It answers in order, and remembers what it was told.
-struct Server(Handle<Request<Body>, Response<Body>>);
+type Call = (Request<Body>, SendResponse<Response<Body>>);
+
+/// The played API server. It answers in order, and remembers what it was told. Beside it, [`keep_key`] answers what
+/// concerns the Secret with the tenant's key.
+struct Server(mpsc::UnboundedReceiver<Call>);
 
 impl Server {
     /// The next call: its method, path and body. `answer` makes the response's status and body.
     async fn next(&mut self, answer: impl FnOnce(&Value) -> (u16, Value)) -> (Method, String, Value) {
-        let (request, respond) = self.0.next_request().await.expect("a call");
+        let (request, respond) = self.0.recv().await.expect("a call");
         let (parts, body) = request.into_parts();
         let body = body.collect_bytes().await.unwrap();
         let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() };
@@ -79,12 +84,41 @@ impl Server {
 
     /// Everything was said.
     async fn has_no_more(mut self) {
-        assert!(self.0.next_request().await.is_none(), "a call too many");
+        assert!(self.0.recv().await.is_none(), "a call too many");
+    }
+}
+
+/// Plays the Secret with the tenant's key, which is made once, and passes on every other call.
+async fn keep_key(mut calls: Handle<Request<Body>, Response<Body>>, others: mpsc::UnboundedSender<Call>) {
+    let mut secret = None;
+    while let Some((request, respond)) = calls.next_request().await {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let answer = match (method, path.as_str()) {
+            (Method::GET, "/api/v1/namespaces/shop/secrets/acme-flagmeter-key") => match &secret {
+                Some(secret) => (200, Value::clone(secret)),
+                None => (404, json!({ "kind": "Status", "reason": "NotFound", "code": 404 })),
+            },
+            (Method::POST, "/api/v1/namespaces/shop/secrets") => {
+                let body = request.into_body().collect_bytes().await.unwrap();
+                let mut made: Value = serde_json::from_slice(&body).unwrap();
+                let key = made["stringData"]["key"].as_str().unwrap().as_bytes().to_vec();
+                made["data"] = json!({ "key": ByteString(key) });
+                (201, secret.insert(made).clone())
+            }
+            _ => {
+                let _ = others.send((request, respond));
+                continue;
+            }
+        };
+        let body = Body::from(serde_json::to_vec(&answer.1).unwrap());
+        respond.send_response(Response::builder().status(answer.0).body(body).unwrap());
     }
 }
 
 fn context(db: PgPool) -> (Arc<Context>, Server) {
     let (service, handle) = tower_test::mock::pair();
+    let (others, calls) = mpsc::unbounded_channel();
+    tokio::spawn(keep_key(handle, others));
     let context = Context::new(
         Client::new(service, "shop"),
         db,
@@ -95,10 +129,11 @@ fn context(db: PgPool) -> (Arc<Context>, Server) {
             namespace: "shop".into(),
             identity: "operator-0".into(),
             resync: RESYNC,
+            key_overlap: SignedDuration::from_hours(24),
             allow_http: false,
         },
     );
-    (Arc::new(context), Server(handle))
+    (Arc::new(context), Server(calls))
 }
 
 /// Status and events of one reconcile that should write both.
@@ -144,6 +179,7 @@ async fn a_new_tenant_is_written_and_reported_and_a_resync_of_it_says_nothing(db
     assert_eq!(usage.period_end.0, "2026-04-15T00:00:00Z".parse::<Timestamp>().unwrap());
     let row = tenants::find(&db, &ctx.sealer, "acme").await.unwrap().unwrap().row;
     assert_eq!((row.monthly_quota, row.name.as_str(), row.slack.is_some()), (1_000, "acme", true));
+    assert_eq!(status.api_key_secret.as_deref(), Some("acme-flagmeter-key"));
 
     // No call at all: the server is not played, so one would hang.
     let again = reconcile(acme(&json!({ "url": URL }), Some(status)), Arc::clone(&ctx)).await;

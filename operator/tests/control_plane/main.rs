@@ -6,5 +6,6 @@
 mod admission;
 mod cluster;
 mod following;
+mod keys;
 mod leading;
 mod running;

@@ -9,6 +9,7 @@ use flagmeter_runtime::admin::Readiness;
 use flagmeter_runtime::clock::Clock;
 use flagmeter_store::PgPool;
 use flagmeter_store::sealed::Sealer;
+use jiff::SignedDuration;
 use kube::Client;
 use prometheus::Registry;
 use tokio::task::JoinHandle;
@@ -42,6 +43,7 @@ impl Running {
             namespace: cluster.namespace.clone(),
             identity: identity.to_owned(),
             resync: Duration::from_secs(1),
+            key_overlap: SignedDuration::from_hours(24),
             allow_http: false,
         };
         let context = Context::new(client, db.clone(), sealer(), metrics.clone(), Clock::system(), settings);
