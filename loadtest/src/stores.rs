@@ -8,7 +8,9 @@ use anyhow::{Context as _, Result, bail};
 use deadpool_redis::redis;
 use flagmeter_runtime::env::{Env, Secret};
 use flagmeter_store::PgPool;
+use flagmeter_store::api_key::KeyHash;
 use flagmeter_store::postgres;
+use flagmeter_store::postgres::api_keys::{self, TenantKey};
 use flagmeter_store::queue::EventQueue;
 use redis::aio::MultiplexedConnection;
 use tokio::net::TcpStream;
@@ -16,7 +18,7 @@ use tokio::net::TcpStream;
 use crate::Measure;
 use crate::baseline::Kind;
 use crate::part::{Part, free_address};
-use crate::traffic::{TENANTS, tenant};
+use crate::traffic::{TENANTS, key, tenant};
 
 /// How long a part may take until it works.
 const READY_LIMIT: Duration = Duration::from_secs(30);
@@ -148,18 +150,35 @@ impl Stores {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// An api that asks nobody who they are.
     pub(crate) async fn start_api(&self) -> Result<Server> {
+        self.start_api_with("api", &[("FLAGMETER_AUTH", "disabled")]).await
+    }
+
+    /// An api that asks for keys, which every tenant has.
+    pub(crate) async fn start_guarded_api(&self) -> Result<Server> {
+        for number in 0..TENANTS {
+            let current = TenantKey { hash: KeyHash::of(&key(number)), expires_at: None };
+            api_keys::replace(&self.pool, &tenant(number), &[current]).await?;
+        }
+        let settings = [("FLAGMETER_AUTH", "required"), ("FLAGMETER_ADMIN_TOKEN", "nobody-uses-this-token")];
+        self.start_api_with("api-guarded", &settings).await
+    }
+
+    async fn start_api_with(&self, name: &str, settings: &[(&str, &str)]) -> Result<Server> {
         let (address, admin) = (free_address()?, free_address()?);
-        let environment = [
+        let (listen, admin_listen) = (address.to_string(), admin.to_string());
+        let mut environment = vec![
             ("DATABASE_URL", self.database_url.expose().as_str()),
             ("VALKEY_URL", self.valkey_url.expose()),
-            ("FLAGMETER_LISTEN", &address.to_string()),
-            ("FLAGMETER_ADMIN_LISTEN", &admin.to_string()),
+            ("FLAGMETER_LISTEN", &listen),
+            ("FLAGMETER_ADMIN_LISTEN", &admin_listen),
             ("FLAGMETER_DRAIN_SECONDS", "0"),
             ("FLAGMETER_QUEUE_MAX_EVENTS", "100000000"),
             ("FLAGMETER_LOG_FORMAT", "text"),
         ];
-        let part = Part::start("api", &self.programs.join("flagmeter-api"), &[], &environment, &self.logs)?;
+        environment.extend(settings);
+        let part = Part::start(name, &self.programs.join("flagmeter-api"), &[], &environment, &self.logs)?;
         ready(admin).await.context("the api does not become ready")?;
         Ok(Server { part, address })
     }

@@ -26,6 +26,11 @@ pub(crate) fn tenant(number: usize) -> String {
     format!("bench-{:02}", number % TENANTS)
 }
 
+/// The key of a tenant, of a key's length and no secret.
+pub(crate) fn key(number: usize) -> String {
+    format!("fm_{:A>43}", tenant(number))
+}
+
 /// The name of a feature.
 pub(crate) fn feature(number: usize) -> String {
     format!("model-{}", number % FEATURES)
@@ -35,6 +40,17 @@ impl Traffic {
     /// POSTs of one event each, of every tenant and feature in turn.
     pub(crate) fn single() -> Self {
         Self((0..TENANTS * FEATURES).map(post_one).collect())
+    }
+
+    /// The same, each with its tenant's key.
+    pub(crate) fn with_keys() -> Self {
+        let Self(mut posts) = Self::single();
+        for (number, post) in posts.iter_mut().enumerate() {
+            let header = format!("Authorization: Bearer {}\r\n", key(number));
+            let lines = b"POST /events HTTP/1.1\r\n".len();
+            post.bytes.splice(lines..lines, header.into_bytes());
+        }
+        Self(posts)
     }
 
     /// POSTs of JSON arrays.
@@ -136,6 +152,15 @@ mod tests {
         let now = "2026-06-15T12:00:00Z".parse().unwrap();
         let read = flagmeter_core::event::decode(body.as_bytes(), flagmeter_core::event::Form::Json, now, 1);
         assert!(matches!(read, Ok(flagmeter_core::event::Body::One(Ok(_), None))), "{read:?}");
+    }
+
+    #[test]
+    fn a_post_with_a_key_is_the_same_otherwise() {
+        let (without, with) = (Traffic::single(), Traffic::with_keys());
+        let text = String::from_utf8(with.at(51).bytes.clone()).unwrap();
+        assert!(text.starts_with("POST /events HTTP/1.1\r\nAuthorization: Bearer fm_A"), "{text}");
+        let header = format!("Authorization: Bearer {}\r\n", key(51));
+        assert_eq!(text.replace(&header, "").as_bytes(), without.at(51).bytes);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! How the parts are put together, for `up` and for the tests of the whole system.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 
 use crate::binaries::{self, Executable};
@@ -37,13 +39,14 @@ pub(crate) fn release(
     if !address.ends_with(&format!(":{wanted}")) {
         progress.say(&format!("port {wanted} was taken meanwhile: the API listens on {address}"));
     }
+    let mut keys = BTreeMap::new();
     during(progress.step("tenants of examples/tenants.yaml"), |step| {
-        let count = samples::apply_tenants(system, step)?;
-        Ok(format!("{count} are Ready"))
+        keys = samples::apply_tenants(system, step)?;
+        Ok(format!("{} are Ready", keys.len()))
     })?;
-    let environment = Environment::of(system, &address)?;
+    let environment = Environment::of(system, &address, keys)?;
     during(progress.step("events of examples/events.jsonl"), |step| {
-        let count = samples::send_events(system, &environment.api_url, step)?;
+        let count = samples::send_events(system, &environment, step)?;
         Ok(if count == 0 { "sent by an earlier run".to_owned() } else { format!("{count} are counted") })
     })?;
     environment.write(system)?;

@@ -35,10 +35,9 @@ pub(crate) struct Tenant {
 }
 
 impl Environment {
-    /// That of a system whose API answers at `api_address`.
-    pub(crate) fn of(system: &System, api_address: &str) -> Result<Self> {
+    /// That of a system whose API answers at `api_address`, and whose tenants have these `keys`.
+    pub(crate) fn of(system: &System, api_address: &str, keys: BTreeMap<String, String>) -> Result<Self> {
         let settings = &system.settings;
-        let keys = &settings.secrets.tenant_keys;
         let tools = [
             ("kubectl", settings.tools.path(Tool::Kubectl)?.to_owned()),
             ("helm", settings.tools.path(Tool::Helm)?.to_owned()),
@@ -52,7 +51,7 @@ impl Environment {
             valkey_url: Valkey::url(settings),
             namespace: NAMESPACE.to_owned(),
             tools: tools.map(|(name, path)| (name.to_owned(), path)).into(),
-            tenants: keys.iter().map(|(name, key)| (name.clone(), Tenant { key: key.clone() })).collect(),
+            tenants: keys.into_iter().map(|(name, key)| (name, Tenant { key })).collect(),
             logs: system.state.logs(),
         })
     }

@@ -44,6 +44,7 @@ pub(crate) fn prepare(system: &System) -> Result<()> {
             "operator-url": database("flagmeter_operator", &secrets.flagmeter_operator),
         })),
         secret("flagmeter-valkey", &json!({"url": Valkey::url(settings)})),
+        secret("flagmeter-admin", &json!({"token": secrets.admin_token})),
         secret("flagmeter-encryption", &json!({"key": secrets.encryption_key})),
     ]});
     system.kubectl()?.apply(&objects.to_string())

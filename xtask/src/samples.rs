@@ -5,10 +5,14 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use ureq::Agent;
 
 use crate::checkout;
+use crate::environment::Environment;
+use crate::kubectl::Kubectl;
 use crate::progress::Step;
 use crate::release::{NAMESPACE, with_pods};
 use crate::servers::Name;
@@ -25,10 +29,10 @@ const READY_EXECUTION_LIMIT: Duration = Duration::from_secs(100);
 const SEND_LIMIT: Duration = Duration::from_mins(1);
 const COUNT_LIMIT: Duration = Duration::from_mins(1);
 
-/// Applies the tenants, waits until all are ready, and gives each a key.
+/// Applies the tenants, waits until all are ready, and answers the key of each.
 ///
 /// Once: somebody who changed or deleted one finds it so after the next `up`.
-pub(crate) fn apply_tenants(system: &mut System, step: &Step<'_>) -> Result<usize> {
+pub(crate) fn apply_tenants(system: &mut System, step: &Step<'_>) -> Result<BTreeMap<String, String>> {
     let kubectl = system.kubectl()?;
     if !system.settings.samples_sent {
         let file = checkout::path("examples/tenants.yaml").display().to_string();
@@ -38,13 +42,8 @@ pub(crate) fn apply_tenants(system: &mut System, step: &Step<'_>) -> Result<usiz
     let names =
         list["items"].as_array().into_iter().flatten().filter_map(|item| item["metadata"]["name"].as_str());
     let names: Vec<String> = names.map(str::to_owned).collect();
-    system.settings.secrets.tenant_keys.retain(|name, _| names.contains(name));
-    for name in &names {
-        system.settings.tenant_key(name)?;
-    }
-    system.settings.save(&system.state)?;
     if names.is_empty() {
-        return Ok(0);
+        return Ok(BTreeMap::new());
     }
     step.note("waiting until they are Ready");
     let watch = || system.check_all(&Name::ALL);
@@ -56,7 +55,15 @@ pub(crate) fn apply_tenants(system: &mut System, step: &Step<'_>) -> Result<usiz
         .watched(&watch)
         .run()
         .map_err(|error| with_pods(system, &error))?;
-    Ok(names.len())
+    names.into_iter().map(|name| key(&kubectl, &name).map(|key| (name, key))).collect()
+}
+
+/// A tenant's key, out of its Secret.
+fn key(kubectl: &Kubectl, tenant: &str) -> Result<String> {
+    let name = format!("{tenant}-flagmeter-key");
+    let secret = kubectl.json(&["get", "secret", &name, "--namespace", NAMESPACE, "--output", "json"])?;
+    let key = secret["data"]["key"].as_str().and_then(|text| STANDARD.decode(text).ok());
+    key.and_then(|key| String::from_utf8(key).ok()).with_context(|| format!("the Secret {name} has no key"))
 }
 
 /// Lets the alerts of one sample tenant go to a receiver on this port, if the tenant is still there.
@@ -89,13 +96,13 @@ pub(crate) fn send_alerts_to(system: &System, port: u16) -> Result<()> {
 
 /// Sends the events, one a request, and waits until they are counted. Once: they have ids, so that an
 /// interrupted attempt may be repeated.
-pub(crate) fn send_events(system: &mut System, api_url: &str, step: &Step<'_>) -> Result<usize> {
+pub(crate) fn send_events(system: &mut System, environment: &Environment, step: &Step<'_>) -> Result<usize> {
     let text =
         fs::read_to_string(checkout::path("examples/events.jsonl")).context("failed to read the samples")?;
     let events: Vec<Value> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
-    let client = Client { agent: agent(), url: api_url, system };
+    let client = Client { agent: agent(), environment, system };
     if system.settings.samples_sent {
-        for tenant in system.settings.secrets.tenant_keys.keys() {
+        for tenant in environment.tenants.keys() {
             client.wait_until_counted(tenant, 0)?;
         }
         return Ok(0);
@@ -120,7 +127,7 @@ pub(crate) fn send_events(system: &mut System, api_url: &str, step: &Step<'_>) -
 
 struct Client<'a> {
     agent: Agent,
-    url: &'a str,
+    environment: &'a Environment,
     system: &'a System,
 }
 
@@ -129,12 +136,22 @@ impl Client<'_> {
         self.system.check_all(&Name::ALL)
     }
 
+    /// The header of the tenant's key. One that is not in the cluster has none, and the API says so.
+    fn authorization(&self, tenant: &str) -> String {
+        let key = self.environment.tenants.get(tenant).map_or("", |tenant| &tenant.key);
+        format!("Bearer {key}")
+    }
+
     fn send(&self, event: &Value) -> Result<()> {
+        let url = format!("{}/events", self.environment.api_url);
+        let authorization = self.authorization(event["tenant"].as_str().unwrap_or_default());
         let attempt = || {
-            let mut response = self.agent.post(format!("{}/events", self.url)).send_json(event)?;
+            let request = self.agent.post(&url).header("authorization", &authorization);
+            let mut response = request.send_json(event)?;
             match response.status().as_u16() {
                 202 => Ok(None),
-                429 | 503 => bail!("the API answers {}", response.status()),
+                // A key is known within a second of its Secret.
+                401 | 429 | 503 => bail!("the API answers {}", response.status()),
                 // To send it again would not help.
                 status => Ok(Some(format!("{status}: {}", response.body_mut().read_to_string()?))),
             }
@@ -148,8 +165,10 @@ impl Client<'_> {
     }
 
     fn wait_until_counted(&self, tenant: &str, tokens: u64) -> Result<()> {
+        let url = format!("{}/usage/{tenant}", self.environment.api_url);
+        let authorization = self.authorization(tenant);
         let counted = || {
-            let mut response = self.agent.get(format!("{}/usage/{tenant}", self.url)).call()?;
+            let mut response = self.agent.get(&url).header("authorization", &authorization).call()?;
             let body = response.body_mut().read_to_string()?;
             let usage: Value =
                 serde_json::from_str(&body).with_context(|| format!("GET /usage answers {body}"))?;

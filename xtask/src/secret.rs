@@ -13,11 +13,6 @@ pub(crate) fn token() -> Result<String> {
     Ok(URL_SAFE_NO_PAD.encode(random::<24>()?))
 }
 
-/// An API key as clients see it.
-pub(crate) fn api_key() -> Result<String> {
-    Ok(format!("fm_{}", token()?))
-}
-
 /// A key for AES-256, as base64.
 pub(crate) fn encryption_key() -> Result<String> {
     Ok(STANDARD.encode(random::<32>()?))

@@ -1,6 +1,5 @@
 //! What one system keeps from run to run: its ports, its secrets, the tools it was started with.
 
-use std::collections::BTreeMap;
 use std::fs;
 
 use anyhow::{Context as _, Result};
@@ -41,10 +40,8 @@ pub(crate) struct Secrets {
     pub(crate) flagmeter_operator: String,
     pub(crate) valkey: String,
     pub(crate) encryption_key: String,
+    /// What opens everything that the API has.
     pub(crate) admin_token: String,
-    /// By tenant.
-    #[serde(default)]
-    pub(crate) tenant_keys: BTreeMap<String, String>,
 }
 
 impl Settings {
@@ -58,8 +55,7 @@ impl Settings {
             flagmeter_operator: secret::token()?,
             valkey: secret::token()?,
             encryption_key: secret::encryption_key()?,
-            admin_token: secret::api_key()?,
-            tenant_keys: BTreeMap::new(),
+            admin_token: secret::token()?,
         };
         Ok(Self { layout: LAYOUT, ports, secrets, tools: Tools::default(), durable, samples_sent: false })
     }
@@ -78,15 +74,5 @@ impl Settings {
 
     pub(crate) fn save(&self, state: &State) -> Result<()> {
         write_secret(&state.settings(), &serde_json::to_string_pretty(self)?)
-    }
-
-    /// The key of a tenant, made when it is first asked for.
-    pub(crate) fn tenant_key(&mut self, tenant: &str) -> Result<String> {
-        if let Some(key) = self.secrets.tenant_keys.get(tenant) {
-            return Ok(key.clone());
-        }
-        let key = secret::api_key()?;
-        self.secrets.tenant_keys.insert(tenant.to_owned(), key.clone());
-        Ok(key)
     }
 }

@@ -60,6 +60,11 @@ labels:
 {{- $missing = append $missing (printf "encryption.existingSecret: a Secret with the base64 text of 32 random bytes under the key %s" .key) -}}
 {{- end -}}
 {{- end -}}
+{{- with .Values.auth -}}
+{{- if and (eq .mode "required") (not .adminTokenSecret.name) -}}
+{{- $missing = append $missing (printf "auth.adminTokenSecret.name: a Secret with the admin token, at least 16 characters, under the key %s" .adminTokenSecret.key) -}}
+{{- end -}}
+{{- end -}}
 {{- if $missing -}}
 {{- fail (printf "\n\nThese values must be set, each to the name of a Secret in namespace %s:\n  - %s\nThe chart's README shows how to make them.\n" .Release.Namespace (join "\n  - " $missing)) -}}
 {{- end -}}

@@ -104,8 +104,8 @@ fn no_secret_is_written_out() {
         assert_eq!(is_secret, from_secret, "{variable}");
         from_secrets += usize::from(from_secret);
     }
-    // PostgreSQL four times, the migrations included, Valkey three times, the encryption key twice.
-    assert_eq!(from_secrets, 9);
+    // PostgreSQL four times, the migrations included, Valkey three times, the encryption key twice, the admin token.
+    assert_eq!(from_secrets, 10);
 }
 
 #[test]

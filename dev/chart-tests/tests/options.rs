@@ -60,6 +60,7 @@ fn cases() -> Vec<Case> {
     [
         release_cases(),
         secret_cases(),
+        auth_cases(),
         alert_cases(),
         api_cases(),
         worker_cases(),
@@ -127,6 +128,20 @@ fn secret_cases() -> Vec<Case> {
             &of(encryption, "key"),
             &other,
         ),
+    ]
+}
+
+fn auth_cases() -> Vec<Case> {
+    let other = json!("other");
+    let token = |field: &str| format!("env/FLAGMETER_ADMIN_TOKEN/valueFrom/secretKeyRef/{field}");
+    let overlap = "env/FLAGMETER_ROTATION_OVERLAP_SECONDS/value";
+    vec![
+        Case::new("auth.mode", json!("disabled"))
+            .container("api", "env/FLAGMETER_AUTH/value", &json!("disabled"))
+            .container("api", "env/FLAGMETER_ADMIN_TOKEN", &Value::Null),
+        Case::new("auth.adminTokenSecret.name", other.clone()).container("api", &token("name"), &other),
+        Case::new("auth.adminTokenSecret.key", other.clone()).container("api", &token("key"), &other),
+        Case::new("auth.rotationOverlapSeconds", json!(60)).container("operator", overlap, &json!("60")),
     ]
 }
 

@@ -64,6 +64,12 @@ fn a_wrong_value_is_refused_with_its_place_and_what_is_allowed() {
         (json!({ "alerts": { "publicUrl": "meter.example.com" } }), "at '/alerts/publicUrl'"),
         (json!({ "valkey": { "key": "a key" } }), "at '/valkey/key'"),
         (
+            json!({ "auth": { "mode": "off" } }),
+            "at '/auth/mode': value must be one of 'required', 'disabled'",
+        ),
+        (json!({ "auth": { "rotationOverlapSeconds": -1 } }), "at '/auth/rotationOverlapSeconds': minimum"),
+        (json!({ "auth": { "adminTokenSecret": { "token": "x" } } }), "at '/auth/adminTokenSecret'"),
+        (
             json!({ "operator": { "resources": { "limits": { "memory": "much" } } } }),
             "at '/operator/resources",
         ),
@@ -82,6 +88,7 @@ fn missing_secrets_are_all_named_with_what_has_to_be_in_them() {
         "- database.existingSecret: a Secret with the PostgreSQL connection strings under the keys migrate-url, api-url, worker-url and operator-url",
         "- valkey.existingSecret: a Secret with the Valkey connection string under the key url",
         "- encryption.existingSecret: a Secret with the base64 text of 32 random bytes under the key key",
+        "- auth.adminTokenSecret.name: a Secret with the admin token, at least 16 characters, under the key token",
     ] {
         assert!(message.contains(expected), "not said: {expected}\n{message}");
     }

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use serde_json::Value;
 use ureq::http::Response;
-use ureq::{Agent, Body};
+use ureq::typestate::WithBody;
+use ureq::{Agent, Body, RequestBuilder};
 
 /// A client with a connection of its own.
 pub struct Client {
     agent: Agent,
     url: String,
+    authorization: String,
 }
 
 /// What it was told.
@@ -30,12 +32,12 @@ impl Answer {
 }
 
 impl Client {
-    /// A client of the API at `url`.
+    /// A client of the API at `url`, with a key or the admin token.
     #[must_use]
-    pub fn new(url: &str) -> Self {
+    pub(crate) fn new(url: &str, key: &str) -> Self {
         let limits =
             Agent::config_builder().timeout_global(Some(Duration::from_secs(20))).http_status_as_error(false);
-        Self { agent: limits.build().into(), url: url.to_owned() }
+        Self { agent: limits.build().into(), url: url.to_owned(), authorization: format!("Bearer {key}") }
     }
 
     /// `GET PATH`.
@@ -44,7 +46,8 @@ impl Client {
     ///
     /// If there was no whole answer.
     pub fn get(&self, path: &str) -> Result<Answer, ureq::Error> {
-        answer(self.agent.get(format!("{}{path}", self.url)).call()?)
+        let request = self.agent.get(format!("{}{path}", self.url));
+        answer(request.header("Authorization", &self.authorization).call()?)
     }
 
     /// `POST /events`.
@@ -53,7 +56,7 @@ impl Client {
     ///
     /// If there was no whole answer: the event may count all the same.
     pub fn post(&self, event: &Value) -> Result<Answer, ureq::Error> {
-        answer(self.agent.post(format!("{}/events", self.url)).send_json(event)?)
+        answer(self.post_request().send_json(event)?)
     }
 
     /// `POST /events` of a list, of which the valid ones are to be taken (`Prefer: handling=lenient`).
@@ -62,8 +65,7 @@ impl Client {
     ///
     /// As [`Client::post`].
     pub fn post_leniently(&self, events: &Value) -> Result<Answer, ureq::Error> {
-        let request = self.agent.post(format!("{}/events", self.url)).header("Prefer", "handling=lenient");
-        answer(request.send_json(events)?)
+        answer(self.post_request().header("Prefer", "handling=lenient").send_json(events)?)
     }
 
     /// `DELETE PATH`.
@@ -72,7 +74,12 @@ impl Client {
     ///
     /// As [`Client::post`].
     pub fn delete(&self, path: &str) -> Result<Answer, ureq::Error> {
-        answer(self.agent.delete(format!("{}{path}", self.url)).call()?)
+        let request = self.agent.delete(format!("{}{path}", self.url));
+        answer(request.header("Authorization", &self.authorization).call()?)
+    }
+
+    fn post_request(&self) -> RequestBuilder<WithBody> {
+        self.agent.post(format!("{}/events", self.url)).header("authorization", &self.authorization)
     }
 
     /// Sends an event that has an id until it is answered 202, as a client should; answers its id.

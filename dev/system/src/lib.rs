@@ -26,10 +26,12 @@ use serde_json::{Value, json};
 const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A system that runs.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Clone, Deserialize)]
 pub struct System {
     /// Where the API is.
     pub api_url: String,
+    /// What opens everything there.
+    admin_token: String,
     /// The administrator's.
     kubeconfig: PathBuf,
     database_url: String,
@@ -112,7 +114,7 @@ impl System {
     /// What `GET /usage/TENANT` answers, if it is a success.
     #[must_use]
     pub fn usage(&self, tenant: &str) -> Option<Value> {
-        let answer = client::Client::new(&self.api_url).get(&format!("/usage/{tenant}")).ok()?;
+        let answer = self.client().get(&format!("/usage/{tenant}")).ok()?;
         (answer.status == 200).then(|| answer.json())
     }
 
@@ -143,6 +145,24 @@ impl System {
             .env("HELM_DATA_HOME", home.join("data"));
         let output = run(command, "");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// A client with the admin token.
+    #[must_use]
+    pub fn client(&self) -> client::Client {
+        self.client_with(&self.admin_token)
+    }
+
+    /// A client with another token or key.
+    #[must_use]
+    pub fn client_with(&self, key: &str) -> client::Client {
+        client::Client::new(&self.api_url, key)
+    }
+
+    /// What a request without a client's help says of who sends it: the `Authorization` header's value.
+    #[must_use]
+    pub fn authorization(&self) -> String {
+        format!("Bearer {}", self.admin_token)
     }
 
     /// The rows of a query, without its heading.

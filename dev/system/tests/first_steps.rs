@@ -5,7 +5,6 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use system_tests::client::Client;
 use system_tests::{System, unique, until};
 
 #[test]
@@ -40,12 +39,13 @@ fn an_event_is_in_the_usage_on_the_page_and_on_its_live_stream_within_a_second()
     let system = System::running();
     let tenant = unique("live");
     system.apply_tenant(&tenant, 1_000);
-    let client = Client::new(&system.api_url);
+    let client = system.client();
 
     let address = system.api_url.strip_prefix("http://").unwrap();
+    let authorization = system.authorization();
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    write!(stream, "GET /live HTTP/1.1\r\nHost: {address}\r\nAccept: text/event-stream\r\n\r\n").unwrap();
+    write!(stream, "GET /live HTTP/1.1\r\nHost: {address}\r\nAccept: text/event-stream\r\nAuthorization: {authorization}\r\n\r\n").unwrap();
     let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
     // The percent that the stream shows with the first row of the tenant in which `used` tokens are used.
     let mut percent_at = |used: &str| {
@@ -76,9 +76,7 @@ fn a_quota_that_is_applied_changes_the_percent() {
     let system = System::running();
     let tenant = unique("quota");
     system.apply_tenant(&tenant, 1_000);
-    Client::new(&system.api_url)
-        .post(&json!({ "tenant": tenant, "feature": "gpt-4", "tokens": 500 }))
-        .unwrap();
+    system.client().post(&json!({ "tenant": tenant, "feature": "gpt-4", "tokens": 500 })).unwrap();
     until("half is used", || (system.usage(&tenant)?["quotaPercent"] == 50).then_some(()));
     system.apply_tenant(&tenant, 2_000);
     let usage = system.usage(&tenant).unwrap();
@@ -89,7 +87,7 @@ fn a_quota_that_is_applied_changes_the_percent() {
 fn an_event_for_a_tenant_that_is_not_there_is_refused_until_it_is() {
     let system = System::running();
     let tenant = unique("later");
-    let client = Client::new(&system.api_url);
+    let client = system.client();
     let event = json!({ "tenant": tenant, "feature": "gpt-4", "tokens": 1 });
     let refused = client.post(&event).unwrap();
     assert_eq!((refused.status, &refused.json()["code"]), (422, &json!("unknown_tenant")));
@@ -125,4 +123,33 @@ fn a_tenant_resource_that_says_something_impossible_is_refused_at_apply() {
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && error.contains(message), "{spec}: {error}");
     }
+}
+
+#[test]
+fn the_key_in_a_tenants_secret_opens_what_is_its_own_and_ends_with_the_secret() {
+    let system = System::running();
+    let (tenant, other) = (unique("key"), unique("other"));
+    system.apply_tenant(&tenant, 1_000);
+    system.apply_tenant(&other, 1_000);
+    let secret = format!("{tenant}-flagmeter-key");
+    let read = || {
+        let template = "go-template={{.data.key | base64decode}}";
+        let output = system.try_kubectl(&["get", "secret", &secret, "-o", template], "");
+        output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
+    };
+    let key = until("the Secret is made", read);
+    let client = system.client_with(&key);
+    let event = json!({ "tenant": tenant, "feature": "gpt-4", "tokens": 1 });
+    until("the key is good", || (client.post(&event).unwrap().status == 202).then_some(()));
+    assert_eq!(client.get(&format!("/usage/{tenant}")).unwrap().status, 200);
+    let refused = client.get(&format!("/usage/{other}")).unwrap();
+    assert_eq!((refused.status, &refused.json()["code"]), (403, &json!("wrong_tenant")));
+    let stranger = system.client_with("fm_x").post(&event).unwrap();
+    assert_eq!((stranger.status, &stranger.json()["code"]), (401, &json!("invalid_key")));
+
+    let _ = system.kubectl(&["delete", "secret", &secret]);
+    until("the key has ended", || (client.post(&event).unwrap().status == 401).then_some(()));
+    let again = until("another key is made", || read().filter(|again| *again != key));
+    let client = system.client_with(&again);
+    until("the new key is good", || (client.post(&event).unwrap().status == 202).then_some(()));
 }

@@ -6,7 +6,6 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::json;
-use system_tests::client::Client;
 use system_tests::{System, unique, until};
 
 /// Connections.
@@ -31,7 +30,7 @@ struct Seen {
 /// Half of the clients do as they should: their events carry an id, and are sent again until they
 /// are accepted. The other half sends each once, and hopes.
 fn send(system: &System, client: usize, careful: &str, careless: &str, seen: &Seen) {
-    let connection = Client::new(&system.api_url);
+    let connection = system.client();
     for number in 0..EVENTS {
         if client.is_multiple_of(2) {
             // A UUID, so that the event is kept under the id as it is.

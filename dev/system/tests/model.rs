@@ -149,7 +149,7 @@ fn period_start(at: Timestamp, day: i8) -> String {
 
 /// What one client does in its minute; answers what it expects to be counted.
 fn client(system: &System, tenants: &[String], seed: u64) -> Model {
-    let connection = Client::new(&system.api_url);
+    let connection = system.client();
     let mut random = Random(seed);
     let mut model = Model::default();
     // What was accepted under an id, and not yet taken back.

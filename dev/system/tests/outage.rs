@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
-use system_tests::client::Client;
 use system_tests::{System, unique, until};
 
 /// How long PostgreSQL is away.
@@ -21,7 +20,7 @@ const BATCH: i64 = 20;
 
 /// Sends events with ids, each batch until it is accepted, until told to stop.
 fn send(system: &System, tenant: &str, number: usize, stop: &AtomicBool, accepted: &AtomicI64) {
-    let connection = Client::new(&system.api_url);
+    let connection = system.client();
     let mut sent = 0;
     while !stop.load(Ordering::Relaxed) {
         let event = |place: i64| {
@@ -86,7 +85,7 @@ fn a_valkey_that_is_full_refuses_events_lets_the_queue_be_drained_and_takes_even
     let system = System::running();
     let tenant = unique("full");
     system.apply_tenant(&tenant, 1_000_000_000);
-    let client = Client::new(&system.api_url);
+    let client = system.client();
     let batch = |number: i64| -> serde_json::Value {
         let event = |place: i64| json!({ "tenant": tenant, "feature": "chat", "tokens": 3, "id": format!("{number}-{place}") });
         (0..BATCH).map(event).collect()

@@ -4,7 +4,6 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use serde_json::json;
-use system_tests::client::Client;
 use system_tests::{System, unique, until};
 
 /// Sends events from four connections while `disturb` works; answers how many were accepted.
@@ -15,7 +14,7 @@ fn while_events_flow(system: &System, tenant: &str, disturb: impl FnOnce()) -> i
         let clients: Vec<_> = (0..4)
             .map(|_| {
                 scope.spawn(|| {
-                    let client = Client::new(&system.api_url);
+                    let client = system.client();
                     while !stop.load(Ordering::Relaxed) {
                         let answer =
                             client.post(&json!({ "tenant": tenant, "feature": "gpt-4", "tokens": 3 }));

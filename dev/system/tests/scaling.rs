@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use system_tests::client::Client;
 use system_tests::{System, unique, until};
 
 /// Events of a request.
@@ -68,7 +67,7 @@ fn under_load(system: &System, tenant: &str, watch: impl FnOnce()) -> i64 {
     std::thread::scope(|scope| {
         let clients = [0, 1].map(|_| {
             scope.spawn(|| {
-                let client = Client::new(&system.api_url);
+                let client = system.client();
                 let begin = Instant::now();
                 let mut requests = 0.0;
                 while !stop.load(Ordering::Relaxed) {

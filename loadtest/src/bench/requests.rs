@@ -58,6 +58,7 @@ fn goals() -> Vec<Goal> {
             1.6,
             1.25,
         ),
+        Goal::at_most("auth", "authentication: CPU per event with keys ÷ without", 1.10, 1.04),
         Goal::at_least("pool_to_cpu", "per-request pool's CPU per event ÷ ours", 3.5, 5.0),
         Goal::at_least("lists", "list POST events/s (best of 100 and 1,000) ÷ single POST", 12.0, 30.0),
         Goal::told("array_100", "JSON array of 100: events/s ÷ single POST"),
@@ -79,10 +80,11 @@ fn goals() -> Vec<Goal> {
 
 pub(crate) async fn measure(stores: &Stores, extent: Extent, report: &mut Report) -> Result<()> {
     let api = stores.start_api().await?;
+    let guarded = stores.start_guarded_api().await?;
     let empty = stores.start_baseline(Kind::Empty).await?;
     let decode = stores.start_baseline(Kind::Decode).await?;
     let pool = stores.start_baseline(Kind::Pool).await?;
-    let servers = Servers { stores, extent, api, empty, decode, pool };
+    let servers = Servers { stores, extent, api, guarded, empty, decode, pool };
     // Pages, pools and caches are warm before anything counts.
     let mut books = Books::default();
     servers.warm_up(&mut books).await?;
@@ -96,7 +98,7 @@ pub(crate) async fn measure(stores: &Stores, extent: Extent, report: &mut Report
     for (place, goal) in goals().into_iter().enumerate() {
         report.rows.push(goal.row(columns.iter().map(|values| values[place]).collect()));
     }
-    for server in [servers.api, servers.empty, servers.decode, servers.pool] {
+    for server in [servers.api, servers.guarded, servers.empty, servers.decode, servers.pool] {
         server.part.stop().await?;
     }
     Ok(())
@@ -106,6 +108,8 @@ struct Servers<'a> {
     stores: &'a Stores,
     extent: Extent,
     api: Server,
+    /// The api again, which asks for keys.
+    guarded: Server,
     empty: Server,
     decode: Server,
     pool: Server,
@@ -120,6 +124,8 @@ impl Servers<'_> {
                 books.note(&load);
             }
         }
+        let keys = Arc::new(Traffic::with_keys());
+        books.note(&closed(self.guarded.address, &keys, CONNECTIONS, self.extent.run / 3).await?);
         self.stores.forget_list().await
     }
 
@@ -130,6 +136,8 @@ impl Servers<'_> {
         self.stores.durability("everysec").await?;
         let empty = self.run(&self.empty, &single, CONNECTIONS, report, "empty 202").await?;
         let everysec = self.run(&self.api, &single, CONNECTIONS, report, "POST, everysec").await?;
+        let keys = Arc::new(Traffic::with_keys());
+        let keys = self.run(&self.guarded, &keys, CONNECTIONS, report, "POST with keys, everysec").await?;
         let decode = self.run(&self.decode, &single, CONNECTIONS, report, "decode").await?;
         let pool = self.run(&self.pool, &single, CONNECTIONS, report, "pool").await?;
         self.stores.forget_list().await?;
@@ -140,6 +148,7 @@ impl Servers<'_> {
         self.stores.durability("always").await?;
         let always = self.run(&self.api, &single, CONNECTIONS_ALWAYS, report, "POST, always, 256").await?;
         books.note(&everysec.load);
+        books.note(&keys.load);
         books.note(&always.load);
         let worker = self.drain(books, report).await?;
 
@@ -169,6 +178,7 @@ impl Servers<'_> {
             everysec.load.per_second() / per_second,
             always.load.per_second() / per_second,
             everysec.cost() / decode.cost(),
+            keys.each(keys.server) / everysec.each(everysec.server),
             pool.cost() / everysec.cost(),
             best,
         ];

@@ -194,7 +194,7 @@ fn announce(state: &State, environment: &Environment, in_background: bool) {
     };
     println!(
         r#"
-  Dashboard     {url}/
+  Dashboard     {url}/   (user admin, password {token})
   Send usage    curl -sS {url}/events -H 'Authorization: Bearer {key}' \
                   --json '{{"tenant":"{tenant}","feature":"chat","tokens":1200}}'
   Read it       curl -sS {url}/usage/{tenant} -H 'Authorization: Bearer {key}'
@@ -202,6 +202,7 @@ fn announce(state: &State, environment: &Environment, in_background: bool) {
   Logs          {logs}
   Stop          {stop}
 "#,
+        token = environment.admin_token,
         namespace = environment.namespace,
         logs = environment.logs.display(),
     );

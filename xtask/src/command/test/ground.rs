@@ -1,5 +1,6 @@
 //! What tests stand on: servers of their own, started once, as far as a layer needs them.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 use std::process::Command;
@@ -84,7 +85,7 @@ impl<'a> Ground<'a> {
                 &definition,
             ])?;
             let address = format!("127.0.0.1:{}", system.settings.ports.api);
-            Environment::of(system, &address)?.write(system)?;
+            Environment::of(system, &address, BTreeMap::new())?.write(system)?;
         }
         self.system()
     }
