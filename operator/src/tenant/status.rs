@@ -5,7 +5,7 @@
 //! | | Ready | Reconciling | Stalled | reasons |
 //! | --- | --- | --- | --- | --- |
 //! | in force | True | False | False | `Synced` |
-//! | only an edit helps | False | False | True | `InvalidTimeZone`, `InvalidSpec`, `TenantIdTaken`, `SecretNotFound`, `SecretKeyMissing`, `InvalidSlackUrl`, `InvalidWebhookUrl`, `InvalidWebhookSecret` |
+//! | only an edit helps | False | False | True | `InvalidTimeZone`, `InvalidSpec`, `TenantIdTaken`, `KeySecretTaken`, `SecretNotFound`, `SecretKeyMissing`, `InvalidSlackUrl`, `InvalidWebhookUrl`, `InvalidWebhookSecret` |
 //! | tried again by itself | False | True | False | `DatabaseUnavailable`, `ApiServerUnavailable`, `Retrying` |
 
 use flagmeter_core::quota;
