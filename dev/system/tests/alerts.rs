@@ -6,7 +6,6 @@ use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
-use system_tests::client::Client;
 use system_tests::{System, unique, until};
 
 /// Takes messages in Slack's place for as long as the test runs.
@@ -70,7 +69,7 @@ fn a_tenant_at_80_percent_is_one_message_until_its_quota_changes() {
     let receiver = Receiver::start();
     let tenant = unique("alerted");
     apply(&system, &tenant, 10_000, receiver.port);
-    let client = Client::new(&system.api_url);
+    let client = system.client();
     let use_up = |tokens: i64, total: i64| {
         let answer = client.post(&json!({ "tenant": tenant, "feature": "gpt-4", "tokens": tokens })).unwrap();
         assert_eq!(answer.status, 202, "{}", answer.body);
