@@ -25,7 +25,7 @@ fn rules() -> Value {
         { "apiGroups": ["flagmeter.dev"], "resources": ["tenants/status"], "verbs": ["patch"] },
         { "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "patch"] },
         { "apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"] },
-        { "apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "watch"] },
+        { "apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "watch", "create", "patch"] },
     ])
 }
 
