@@ -18,7 +18,7 @@ pub enum ApiError {
     /// 400, 413 or 422: nothing can be said of single events.
     #[error("{0}")]
     Unreadable(Refusal),
-    /// 422: some events are not valid, or of no tenant; nothing was queued.
+    /// 422: some events are not valid, or of no tenant; 403: their tenant is suspended. Nothing was queued.
     #[error("{}", invalid_text(.0))]
     Invalid(Vec<EventProblem>),
     /// 422: a query asks for something that is not there to be asked for.
@@ -136,7 +136,7 @@ impl ApiError {
 /// The code that all problems share, or that of invalid events.
 fn common_code(problems: &[EventProblem]) -> Code {
     let of_all = |code: &Code| problems.iter().all(|problem| problem.code == code.as_str());
-    [Code::WrongTenant, Code::UnknownTenant, Code::TooManyFeatures]
+    [Code::WrongTenant, Code::UnknownTenant, Code::TenantSuspended, Code::TooManyFeatures]
         .into_iter()
         .find(of_all)
         .unwrap_or(Code::InvalidEvent)

@@ -4,6 +4,7 @@ mod alerts;
 mod audit;
 mod explain_scale;
 mod migrate;
+mod tenants;
 
 use std::process::ExitCode;
 
@@ -26,6 +27,7 @@ enum Command {
     Audit(audit::Arguments),
     Alerts(alerts::Arguments),
     ExplainScale(explain_scale::Arguments),
+    Tenants(tenants::Arguments),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -38,6 +40,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         Command::Audit(arguments) => audit::run(arguments, &database()?).await,
         Command::Alerts(arguments) => alerts::run(arguments, &database()?).await,
         Command::ExplainScale(arguments) => explain_scale::run(arguments).await.map(|()| ExitCode::SUCCESS),
+        Command::Tenants(arguments) => tenants::run(arguments, &database()?).await,
     }
 }
 

@@ -14,6 +14,7 @@ mod webhook;
 
 pub use quota::QuotaBoost;
 pub use tenant::{
-    Alerts, MAX_URL_LENGTH, SecretKeyRef, SlackTarget, Tenant, TenantSpec, TenantStatus, UsageStatus,
+    Alerts, DeletionPolicy, MAX_URL_LENGTH, SecretKeyRef, SlackTarget, Tenant, TenantSpec, TenantStatus,
+    UsageStatus,
 };
 pub use webhook::{SigningSecretRef, WebhookTarget};

@@ -3,6 +3,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::quota::QuotaBoost;
@@ -67,6 +68,13 @@ pub const MAX_URL_LENGTH: usize = 2048;
         description = "Day of the month on which a billing period starts",
         priority = "1"
     ),
+    printcolumn(
+        name = "Suspended",
+        type_ = "boolean",
+        json_path = ".spec.suspended",
+        description = "Whether events are refused for now",
+        priority = "1"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$')").message(
         "metadata.name is the tenant's id: at most 63 lower-case letters, digits and '-', starting and ending with a letter or digit"
@@ -107,6 +115,27 @@ pub struct TenantSpec {
     /// Who is told when usage reaches a threshold.
     #[serde(default)]
     pub alerts: Alerts,
+
+    /// Whether events are refused for now, with 403 `tenant_suspended`. What was taken in before is still
+    /// counted, and usage can still be read. Default: false.
+    #[serde(default)]
+    pub suspended: bool,
+
+    /// What becomes of everything that was counted when the Tenant is deleted. Retain keeps it, and a Tenant
+    /// of the same name and namespace takes it up again. Delete deletes it, for good, before the Tenant
+    /// goes; meanwhile the Tenant has the finalizer flagmeter.dev/cleanup. Default: Retain.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+}
+
+/// What becomes of everything that was counted when the Tenant is deleted.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeletionPolicy {
+    #[expect(missing_docs, reason = "what is said of a variant would break up the enum in the schema")]
+    #[default]
+    Retain,
+    #[expect(missing_docs, reason = "what is said of a variant would break up the enum in the schema")]
+    Delete,
 }
 
 /// Who is told when usage reaches a threshold.
@@ -195,12 +224,14 @@ pub struct TenantStatus {
     pub observed_generation: Option<i64>,
 
     /// Ready: the settings are in force. Reconciling: the operator is working on it and tries again by
-    /// itself. Stalled: only an edit helps; reason and message say which.
+    /// itself. Stalled: only an edit helps; reason and message say which. `QuotaAvailable`: less than the quota
+    /// of this billing period is used.
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 
-    /// Usage in the current billing period, at most a minute old.
+    /// Usage in the current billing period. Written when the percent has changed, at most once a minute; the
+    /// API knows it to the second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<UsageStatus>,
 
@@ -226,7 +257,7 @@ pub struct UsageStatus {
     pub period_start: Time,
     /// When the next period starts, and usage counts from 0 again.
     pub period_end: Time,
-    /// When this was read. Written only when usage has changed, and at most once a minute.
+    /// When this was read.
     pub updated_at: Time,
 }
 

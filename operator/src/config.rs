@@ -9,6 +9,7 @@ use flagmeter_store::sealed::Sealer;
 use jiff::SignedDuration;
 
 use crate::scaler;
+use crate::tenant::Scope;
 
 /// A former key that works longer than this was not meant to end.
 const MAX_KEY_OVERLAP_SECONDS: u32 = 30 * 24 * 3_600;
@@ -24,8 +25,11 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// `POD_NAME`: who holds the lease, and reports events.
     pub pod_name: String,
-    /// `POD_NAMESPACE`: whose Tenants and Secrets are watched, and where the lease is.
+    /// `POD_NAMESPACE`: where the lease is.
     pub pod_namespace: String,
+    /// `FLAGMETER_WATCH_NAMESPACES`: whose Tenants and Secrets are watched: names with commas between them, or `*` for all
+    /// namespaces; by default the operator's own.
+    pub scopes: Vec<Scope>,
     /// `FLAGMETER_RESYNC_SECONDS`: how often a tenant is compared with its row when nothing happens,
     /// give or take a tenth.
     pub resync: Duration,
@@ -50,7 +54,12 @@ impl Config {
         let sealer = env.required("FLAGMETER_ENCRYPTION_KEY");
         let admin_listen = env.with_default("FLAGMETER_ADMIN_LISTEN", "0.0.0.0:9090");
         let pod_name = env.required("POD_NAME");
-        let pod_namespace = env.required("POD_NAMESPACE");
+        let pod_namespace: Option<String> = env.required("POD_NAMESPACE");
+        let watched: Option<String> = env.with_default("FLAGMETER_WATCH_NAMESPACES", "");
+        let own = pod_namespace.as_deref().unwrap_or_default();
+        let scopes = watched.and_then(|text| {
+            Scope::parse(&text, own).map_err(|error| env.fault("FLAGMETER_WATCH_NAMESPACES", &error)).ok()
+        });
         let resync = env.with_default("FLAGMETER_RESYNC_SECONDS", "300");
         let allow_private_webhooks = env.with_default("FLAGMETER_ALLOW_PRIVATE_WEBHOOKS", "false");
         let scaling = scaler::Settings::read(&mut env);
@@ -69,6 +78,7 @@ impl Config {
                 admin_listen: admin_listen?,
                 pod_name: pod_name?,
                 pod_namespace: pod_namespace?,
+                scopes: scopes?,
                 resync: Duration::from_secs(resync?),
                 allow_private_webhooks: allow_private_webhooks?,
                 scaling: scaling?,
@@ -96,6 +106,7 @@ mod tests {
         .unwrap();
         assert_eq!(config.resync, Duration::from_mins(5));
         assert_eq!(config.admin_listen.port(), 9090);
+        assert_eq!(config.scopes, [Scope::Namespace("flagmeter".into())]);
         let printed = format!("{config:?}");
         assert!(!printed.contains("localhost") && !printed.contains(KEY), "{printed}");
     }
@@ -106,6 +117,7 @@ mod tests {
             ("FLAGMETER_ENCRYPTION_KEY", "c2VjcmV0"),
             ("FLAGMETER_RESYNC_SECONDS", "0"),
             ("FLAGMETER_ROTATION_OVERLAP_SECONDS", "2592001"),
+            ("FLAGMETER_WATCH_NAMESPACES", "shop,*"),
         ]))
         .unwrap_err()
         .to_string();
@@ -114,6 +126,7 @@ mod tests {
             "FLAGMETER_ENCRYPTION_KEY is not valid: must be 32 bytes in base64",
             "FLAGMETER_RESYNC_SECONDS must be from 1 to 86400",
             "FLAGMETER_ROTATION_OVERLAP_SECONDS must be at most 2592000",
+            "FLAGMETER_WATCH_NAMESPACES must be names of at most 100 namespaces",
             "POD_NAME must be set",
             "POD_NAMESPACE must be set",
         ] {

@@ -44,6 +44,7 @@ async fn main() -> anyhow::Result<()> {
             Clock::system(),
             Settings {
                 namespace: config.pod_namespace,
+                scopes: config.scopes,
                 identity: config.pod_name,
                 resync: config.resync,
                 key_overlap: config.key_overlap,

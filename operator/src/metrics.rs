@@ -1,17 +1,33 @@
 //! What the operator counts.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
 /// Every way in which a reconcile can end.
-const RESULTS: [&str; 9] =
-    ["in_force", "stalled", "invalid", "observe", "read_secret", "seal", "apply", "overtaken", "report"];
+const RESULTS: [&str; 13] = [
+    "in_force",
+    "stalled",
+    "deleting",
+    "gone",
+    "invalid",
+    "finalizer",
+    "observe",
+    "read_secret",
+    "seal",
+    "apply",
+    "clean_up",
+    "overtaken",
+    "report",
+];
 
 /// The operator's metrics, in a registry of its own.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    /// Reconciles by how they ended: `in_force`, `stalled`, or the step that failed.
+    /// Reconciles by how they ended: `in_force`, `stalled`, `deleting`, `gone`, or the step that failed.
     pub reconciles: IntCounterVec,
     /// How long a reconcile took.
     pub reconcile_seconds: Histogram,
@@ -21,6 +37,8 @@ pub struct Metrics {
     pub sweeps_refused: IntCounter,
     /// Tenant resources, by whether their settings are in force.
     pub tenants: IntGaugeVec,
+    /// Tenants by scope: ready, and not.
+    by_scope: Arc<Mutex<HashMap<String, (usize, usize)>>>,
     /// 1 in the process that holds the lease, else 0.
     pub leader: IntGauge,
 }
@@ -36,7 +54,7 @@ impl Metrics {
             reconciles: IntCounterVec::new(
                 Opts::new(
                     "flagmeter_operator_reconciles_total",
-                    "Reconciles by how they ended: in_force, stalled, or the step that failed",
+                    "Reconciles by how they ended: in_force, stalled, deleting, gone, or the step that failed",
                 ),
                 &["result"],
             )?,
@@ -59,6 +77,7 @@ impl Metrics {
                 ),
                 &["ready"],
             )?,
+            by_scope: Arc::default(),
             leader: IntGauge::new(
                 "flagmeter_operator_leader",
                 "1 in the process that holds the lease, else 0",
@@ -73,12 +92,18 @@ impl Metrics {
         for result in RESULTS {
             metrics.reconciles.with_label_values(&[result]);
         }
-        metrics.set_tenants(0, 0);
+        for ready in ["true", "false"] {
+            metrics.tenants.with_label_values(&[ready]);
+        }
         Ok(metrics)
     }
 
-    /// Sets the number of tenants whose settings are in force, and of those whose are not.
-    pub fn set_tenants(&self, ready: usize, other: usize) {
+    /// Sets the number of a scope's tenants whose settings are in force, and of those whose are not.
+    pub fn set_tenants(&self, scope: &str, ready: usize, other: usize) {
+        // A panic while it was held leaves numbers that are right again with the next ones.
+        let mut scopes = self.by_scope.lock().unwrap_or_else(PoisonError::into_inner);
+        scopes.insert(scope.to_owned(), (ready, other));
+        let (ready, other) = scopes.values().fold((0, 0), |sums, scope| (sums.0 + scope.0, sums.1 + scope.1));
         for (label, count) in [("true", ready), ("false", other)] {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             self.tenants.with_label_values(&[label]).set(count);

@@ -142,6 +142,7 @@ fn sort(
         }
         match state.directory.find(event.tenant.as_str())? {
             None => errors.push(unknown_tenant(index, &event)),
+            Some(tenant) if tenant.suspended => errors.push(suspended(index, &event)),
             Some(tenant) if state.features.admit(&tenant, &event, now) => {
                 tally.add(tenant, &event, now);
                 event.id = event.id.or_else(|| key.map(|key| EventId::of(&format!("{key}#{place}"))));
@@ -168,6 +169,12 @@ fn wrong_tenant(index: Option<usize>, event: &UsageEvent) -> EventProblem {
 fn unknown_tenant(index: Option<usize>, event: &UsageEvent) -> EventProblem {
     let detail = format!("`{}` is not known; create its Tenant resource, or correct the name", event.tenant);
     EventProblem { index, code: Code::UnknownTenant.as_str(), field: "tenant".to_owned(), detail }
+}
+
+fn suspended(index: Option<usize>, event: &UsageEvent) -> EventProblem {
+    let detail =
+        format!("`{}` is suspended: it takes no events until its Tenant resource says so", event.tenant);
+    EventProblem { index, code: Code::TenantSuspended.as_str(), field: "tenant".to_owned(), detail }
 }
 
 fn too_many_features(index: Option<usize>, limit: usize) -> EventProblem {

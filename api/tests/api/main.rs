@@ -193,6 +193,28 @@ async fn a_tenant_that_is_created_or_detached_is_known_at_once(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_suspended_tenant_s_events_are_refused_and_its_usage_can_be_read(pool: PgPool) {
+    let server = Server::start(pool.clone(), &["acme", "globex"]).await;
+    sqlx::query("UPDATE tenants SET suspended = true WHERE id = 'acme'").execute(&pool).await.unwrap();
+    let one = json!({ "tenant": "acme", "feature": "chat", "tokens": 1 });
+    let refused = until("it is suspended", async || {
+        let answer = server.post(&one.to_string()).await;
+        (answer.status == StatusCode::FORBIDDEN).then_some(answer)
+    })
+    .await;
+    assert_eq!(refused.json["code"], "tenant_suspended");
+    assert!(refused.json["detail"].as_str().unwrap().contains("`acme` is suspended"), "{}", refused.body);
+    assert_eq!(server.get("/usage/acme").await.status, StatusCode::OK);
+
+    // Among others it is one of the faults, and those that can be taken are, if that is asked for.
+    let other = json!({ "tenant": "globex", "feature": "chat", "tokens": 1 });
+    let mixed = server.post(&json!([one, { "tenant": "globex" }]).to_string()).await;
+    assert_eq!(mixed.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(mixed.json["errors"][0]["code"], "tenant_suspended");
+    assert_eq!(server.post(&other.to_string()).await.status, StatusCode::ACCEPTED);
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
 async fn the_page_shows_every_tenant_and_what_a_tenant_chose_is_only_text(pool: PgPool) {
     let server = Server::start(pool.clone(), &["acme"]).await;
     sqlx::query("UPDATE tenants SET name = '<b>Acme</b> & \"Söhne\"'").execute(&pool).await.unwrap();

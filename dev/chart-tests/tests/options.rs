@@ -65,11 +65,29 @@ fn cases() -> Vec<Case> {
         api_cases(),
         worker_cases(),
         part_cases("operator"),
+        watch_cases(),
         pod_cases(),
     ]
     .into_iter()
     .flatten()
     .collect()
+}
+
+fn watch_cases() -> Vec<Case> {
+    let variable = "env/FLAGMETER_WATCH_NAMESPACES/value";
+    let role = "ClusterRole/flagmeter-flagmeter-operator";
+    vec![
+        Case::new("operator.watchNamespaces", json!(["shop", "lab"])).container(
+            "operator",
+            variable,
+            &json!("shop,lab,flagmeter"),
+        ),
+        Case::new("operator.clusterWide", json!(true)).container("operator", variable, &json!("*")).object(
+            role,
+            "rules/1/verbs",
+            &json!(["patch"]),
+        ),
+    ]
 }
 
 fn release_cases() -> Vec<Case> {

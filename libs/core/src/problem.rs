@@ -17,6 +17,8 @@ pub enum Code {
     WrongTenant,
     /// 403: a tenant's key is not enough.
     AdminOnly,
+    /// 403: the tenant takes no events for now.
+    TenantSuspended,
     /// 404: no tenant of this name.
     TenantNotFound,
     /// 404: no event of this id was taken in for the tenant, or not in the time that is kept.
@@ -57,13 +59,14 @@ pub enum Code {
 
 impl Code {
     /// Every code, for documentation and for counters that start at zero.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::InvalidJson,
         Self::InvalidHeader,
         Self::MissingKey,
         Self::InvalidKey,
         Self::WrongTenant,
         Self::AdminOnly,
+        Self::TenantSuspended,
         Self::TenantNotFound,
         Self::EventNotFound,
         Self::NotFound,
@@ -93,6 +96,7 @@ impl Code {
             Self::InvalidKey => (401, "invalid_key", "The key is not valid"),
             Self::WrongTenant => (403, "wrong_tenant", "The key is another tenant's"),
             Self::AdminOnly => (403, "admin_only", "The admin token is needed"),
+            Self::TenantSuspended => (403, "tenant_suspended", "The tenant is suspended"),
             Self::TenantNotFound => (404, "tenant_not_found", "There is no such tenant"),
             Self::EventNotFound => (404, "event_not_found", "There is no such event"),
             Self::NotFound => (404, "not_found", "There is no such path"),

@@ -1,5 +1,6 @@
 //! What every reconcile needs.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use flagmeter_crds::Tenant;
@@ -9,22 +10,38 @@ use flagmeter_store::sealed::Sealer;
 use jiff::SignedDuration;
 use kube::core::DeserializeGuard;
 use kube::runtime::events::{Recorder, Reporter};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
+use tokio::sync::{Semaphore, broadcast};
 
+use super::budget::Budget;
+use super::cleanup::Cleanups;
 use super::failures::Failures;
+use super::scope::Scope;
 use crate::metrics::Metrics;
 
 /// The name under which the operator writes: as field manager, and as the reporter of events.
 pub(super) const NAME: &str = "flagmeter-operator";
 
+/// How many tenants are worked on at once: as many as the pool has connections to spare.
+pub(super) const CONCURRENCY: u16 = 4;
+
+/// Tenants that are compared with their rows in a second at most when nothing happens.
+const RESYNCS_A_SECOND: u64 = 20;
+
+/// Ids that may become free while nobody listens.
+const FREED: usize = 64;
+
 /// What can be set.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The only namespace whose Tenants and Secrets are looked at.
+    /// The operator's own namespace: where the lease is.
     pub namespace: String,
+    /// Whose Tenants and Secrets are looked at.
+    pub scopes: Vec<Scope>,
     /// Who this process is, in the lease and in events: the pod's name.
     pub identity: String,
-    /// How often a tenant is compared with its row when nothing happens, give or take a tenth.
+    /// How often a tenant is compared with its row when nothing happens, give or take a tenth. Less often where there
+    /// are so many that it would be more than twenty a second.
     pub resync: Duration,
     /// How long a tenant's former key works beside the new one after a rotation.
     pub key_overlap: SignedDuration,
@@ -48,6 +65,14 @@ pub struct Context {
     pub settings: Settings,
     pub(super) recorder: Recorder,
     pub(super) failures: Failures,
+    pub(super) budget: Budget,
+    pub(super) cleanups: Cleanups,
+    /// Ids whose rows are all deleted: somebody else may have been waiting for one.
+    pub(super) freed: broadcast::Sender<String>,
+    /// The reconciles that may go on at once, in all scopes together.
+    pub(super) slots: Semaphore,
+    /// Tenants in all scopes together.
+    pub(super) known: AtomicUsize,
 }
 
 impl Context {
@@ -62,12 +87,31 @@ impl Context {
         settings: Settings,
     ) -> Self {
         let reporter = Reporter { controller: NAME.to_owned(), instance: Some(settings.identity.clone()) };
-        let recorder = Recorder::new(client.clone(), reporter);
-        Self { client, db, sealer, metrics, clock, settings, recorder, failures: Failures::default() }
+        Self {
+            recorder: Recorder::new(client.clone(), reporter),
+            client,
+            db,
+            sealer,
+            metrics,
+            clock,
+            settings,
+            failures: Failures::default(),
+            budget: Budget::default(),
+            cleanups: Cleanups::default(),
+            freed: broadcast::channel(FREED).0,
+            slots: Semaphore::new(CONCURRENCY.into()),
+            known: AtomicUsize::new(0),
+        }
     }
 
-    /// The Tenants. One that does not parse is an `Err` of its own, and hides no other.
-    pub(super) fn tenants(&self) -> Api<DeserializeGuard<Tenant>> {
-        Api::namespaced(self.client.clone(), &self.settings.namespace)
+    /// The Tenants of the namespace that `tenant` is in.
+    pub(super) fn tenants_beside(&self, tenant: &impl ResourceExt) -> Api<DeserializeGuard<Tenant>> {
+        Api::namespaced(self.client.clone(), &tenant.namespace().unwrap_or_default())
+    }
+
+    /// How long a tenant in which nothing happens is left alone.
+    pub(super) fn resync(&self) -> Duration {
+        let known = u64::try_from(self.known.load(Ordering::Relaxed)).unwrap_or(u64::MAX);
+        self.settings.resync.max(Duration::from_secs(known / RESYNCS_A_SECOND))
     }
 }

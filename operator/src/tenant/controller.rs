@@ -1,30 +1,33 @@
-//! Runs reconciles whenever something may have changed, and the chores beside them.
+//! Runs reconciles whenever something may have changed, and the chores beside them, once for each scope.
 //!
 //! kube's `Controller` is not used, because it keeps deletions to itself; this is what it is made of.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use flagmeter_crds::Tenant;
 use flagmeter_runtime::telemetry::chain;
 use flagmeter_store::StoreError;
 use futures::channel::mpsc::{self, UnboundedSender};
+use futures::future::join_all;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::{self, ReconcileRequest, trigger_self, trigger_with};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, applier, watcher};
-use kube::{Api, ResourceExt};
 use tokio::sync::Notify;
+use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, Error, deliveries, error_policy, key, reconcile, status, sweep, usage};
-
-/// How many tenants are worked on at once: as many as the pool has connections to spare.
-const CONCURRENCY: u16 = 4;
+use super::context::CONCURRENCY;
+use super::scope::Scope;
+use super::sweep::{self, Swept};
+use super::{Context, Error, deliveries, error_policy, key, reconcile, status, usage};
 
 /// Changes of a tenant that come so close together are one.
 const DEBOUNCE: Duration = Duration::from_millis(100);
@@ -35,26 +38,47 @@ const USAGE_INTERVAL: Duration = Duration::from_secs(5);
 /// How often rows are compared with resources when no resource is seen to go.
 const SWEEP_INTERVAL: Duration = Duration::from_mins(10);
 
-/// How soon a sweep that failed is tried again.
+/// How soon a sweep that failed, or was refused, is tried again.
 const SWEEP_RETRY: Duration = Duration::from_secs(15);
 
 type Guarded = DeserializeGuard<Tenant>;
 type Queue = BoxStream<'static, Result<ReconcileRequest<Guarded>, watcher::Error>>;
+type Asked = UnboundedSender<ReconcileRequest<Guarded>>;
 type Reconciled = Result<(ObjectRef<Guarded>, controller::Action), controller::Error<Error, watcher::Error>>;
 
 /// Works until `stop`, and then ends what is under way. `synced` is called once all Tenants were seen.
-pub async fn run(ctx: Arc<Context>, synced: impl FnOnce(), stop: CancellationToken) {
+pub async fn run(ctx: Arc<Context>, synced: impl Fn(), stop: CancellationToken) {
+    let left = AtomicUsize::new(ctx.settings.scopes.len());
+    let one_synced = || {
+        if left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            synced();
+        }
+    };
+    // Where one ends, all do: a namespace that nobody watches any more must not go unnoticed.
+    let stop = stop.child_token();
+    let scopes = ctx.settings.scopes.iter().map(async |scope| {
+        run_scope(&ctx, scope, &one_synced, stop.clone()).await;
+        stop.cancel();
+    });
+    join_all(scopes).await;
+}
+
+async fn run_scope(ctx: &Arc<Context>, scope: &Scope, synced: &impl Fn(), stop: CancellationToken) {
     let (store, writer) = reflector::store();
     let (asked, asks) = mpsc::unbounded();
+    let freed = ctx.freed.subscribe();
     let gone = Notify::new();
-    let queue =
-        stream::select_all([tenants(&ctx, writer), secrets(&ctx, store.clone()), asks.map(Ok).boxed()])
-            .take_until(stop.cancelled_owned());
+    let queue = stream::select_all([
+        tenants(ctx, scope, writer),
+        secrets(ctx, scope, store.clone()),
+        asks.map(Ok).boxed(),
+    ])
+    .take_until(stop.cancelled_owned());
     let config = controller::Config::default().debounce(DEBOUNCE).concurrency(CONCURRENCY);
     let reconciles = applier(
         |tenant, ctx| reconcile(tenant, ctx).boxed(),
         error_policy,
-        Arc::clone(&ctx),
+        Arc::clone(ctx),
         store.clone(),
         queue,
         config,
@@ -63,35 +87,35 @@ pub async fn run(ctx: Arc<Context>, synced: impl FnOnce(), stop: CancellationTok
         if store.wait_until_ready().await.is_ok() {
             synced();
             tokio::join!(
-                sweeps(&ctx, &store, &gone),
-                usages(&ctx, &store, &asked),
-                deliveries::follow(&ctx, &store)
+                sweeps(ctx, scope, &store, &gone),
+                usages(ctx, scope, &store, &asked),
+                claims(&store, freed, &asked),
+                deliveries::follow(ctx, &store),
             );
         }
     };
     tokio::select! {
-        () = reconciles.for_each(async |reconciled| note(&ctx, reconciled, &gone)) => {}
+        () = reconciles.for_each(async |reconciled| note(ctx, reconciled, &gone)) => {}
         // A chore that is cut off is one statement, done or not.
         () = chores.then(|()| std::future::pending()) => {}
     }
 }
 
 /// A request for each Tenant that is new, changed or gone; `writer`'s store follows.
-fn tenants(ctx: &Context, writer: reflector::store::Writer<Guarded>) -> Queue {
+fn tenants(ctx: &Context, scope: &Scope, writer: reflector::store::Writer<Guarded>) -> Queue {
     // Lists are consistent by default. One that is behind would let the sweep miss a new resource.
-    let watch = watcher(ctx.tenants(), watcher::Config::default());
+    let watch = watcher(scope.tenants(ctx.client.clone()), watcher::Config::default());
     trigger_self(watch.default_backoff().reflect(writer).touched_objects(), ()).boxed()
 }
 
 /// A request for each Tenant that names or owns a Secret that is new, changed or gone. Only the metadata of
 /// Secrets is watched; no value is kept.
-fn secrets(ctx: &Context, store: Store<Guarded>) -> Queue {
-    let secrets: Api<PartialObjectMeta<Secret>> =
-        Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
-    let watch = watcher(secrets, watcher::Config::default().any_semantic());
+fn secrets(ctx: &Context, scope: &Scope, store: Store<Guarded>) -> Queue {
+    let watch = watcher(scope.secrets(ctx.client.clone()), watcher::Config::default().any_semantic());
     let tenants = move |secret: PartialObjectMeta<Secret>| {
-        let name = secret.name_any();
-        let tenants = store.state().into_iter().filter(move |tenant| refers_to(tenant, &name));
+        let (namespace, name) = (secret.namespace(), secret.name_any());
+        let named = move |tenant: &Arc<Guarded>| tenant.namespace() == namespace && refers_to(tenant, &name);
+        let tenants = store.state().into_iter().filter(named);
         tenants.map(|tenant| ObjectRef::from_obj(&*tenant)).collect::<Vec<_>>()
     };
     trigger_with(watch.default_backoff().touched_objects(), tenants).boxed()
@@ -101,9 +125,14 @@ fn refers_to(tenant: &Guarded, secret: &str) -> bool {
     if key::is_secret_of(&tenant.name_any(), secret) {
         return true;
     }
-    let target = tenant.0.as_ref().ok().and_then(|tenant| tenant.spec.alerts.slack.as_ref());
-    let reference = target.and_then(|target| target.secret_ref.as_ref());
-    reference.is_some_and(|reference| reference.name == secret)
+    let Ok(tenant) = &tenant.0 else { return false };
+    let alerts = &tenant.spec.alerts;
+    let slack = alerts.slack.as_ref().and_then(|target| target.secret_ref.as_ref());
+    let named = [
+        slack.map(|reference| reference.name.as_str()),
+        alerts.webhook.as_ref().map(|target| target.secret_ref.name.as_str()),
+    ];
+    named.contains(&Some(secret))
 }
 
 /// Logs what came of a reconcile. A tenant that is asked for and is not there is gone.
@@ -111,7 +140,7 @@ fn note(ctx: &Context, reconciled: Reconciled, gone: &Notify) {
     match reconciled {
         Ok((tenant, _)) => tracing::debug!(tenant.name = tenant.name, "reconciled {}", tenant.name),
         Err(controller::Error::ObjectNotFound(tenant)) => {
-            ctx.failures.forget(&tenant.name);
+            ctx.failures.forget(tenant.namespace.as_deref(), &tenant.name);
             gone.notify_one();
         }
         Err(controller::Error::ReconcilerFailed(error, tenant)) => {
@@ -125,10 +154,15 @@ fn note(ctx: &Context, reconciled: Reconciled, gone: &Notify) {
 }
 
 /// Sweeps at the start, when a resource has gone, and now and then.
-async fn sweeps(ctx: &Context, store: &Store<Guarded>, gone: &Notify) {
+async fn sweeps(ctx: &Context, scope: &Scope, store: &Store<Guarded>, gone: &Notify) {
+    let mut refused = false;
     loop {
-        let pause = match sweep::sweep(ctx, store).await {
-            Ok(()) => SWEEP_INTERVAL,
+        let swept = sweep::sweep(ctx, scope, store, refused).await;
+        refused = matches!(swept, Ok(Swept::Refused));
+        let pause = match swept {
+            Ok(Swept::Done) => SWEEP_INTERVAL,
+            // A person may say that it was right.
+            Ok(Swept::Refused) => SWEEP_RETRY,
             Err(error) => {
                 tracing::warn!(error = chain(&error), "failed to look for tenants that are gone");
                 SWEEP_RETRY
@@ -143,29 +177,53 @@ async fn sweeps(ctx: &Context, store: &Store<Guarded>, gone: &Notify) {
 
 /// Asks for a reconcile of each tenant whose usage is due to be written. When PostgreSQL answers
 /// again, asks for all, rather than let each wait out its pause.
-async fn usages(ctx: &Context, store: &Store<Guarded>, asked: &UnboundedSender<ReconcileRequest<Guarded>>) {
+async fn usages(ctx: &Context, scope: &Scope, store: &Store<Guarded>, asked: &Asked) {
     let mut ticks = interval(USAGE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut away = false;
+    let mut before = 0;
     loop {
         ticks.tick().await;
         let known = store.state();
         let ready = known.iter().filter(|tenant| tenant.0.as_ref().is_ok_and(status::is_ready)).count();
-        ctx.metrics.set_tenants(ready, known.len() - ready);
-        let names = match usage::due(ctx, &known).await {
-            Ok(_) if std::mem::take(&mut away) => known.iter().map(|tenant| tenant.name_any()).collect(),
+        ctx.metrics.set_tenants(&scope.to_string(), ready, known.len() - ready);
+        ctx.known.fetch_add(known.len(), Ordering::Relaxed);
+        ctx.known.fetch_sub(std::mem::replace(&mut before, known.len()), Ordering::Relaxed);
+        let due = match usage::due(ctx, &known).await {
+            Ok(_) if std::mem::take(&mut away) => known,
             Ok(due) => due,
             Err(error) => {
                 away = log_once(away, &error);
                 continue;
             }
         };
-        for name in names {
-            let tenant = ObjectRef::new(&name).within(&ctx.settings.namespace);
-            // The other end is gone when the operator stops.
-            let _ = asked.unbounded_send(tenant.into());
+        for tenant in due {
+            ask(asked, &tenant);
         }
     }
+}
+
+/// Asks for a reconcile of whoever waits for an id that has become free.
+async fn claims(store: &Store<Guarded>, mut freed: broadcast::Receiver<String>, asked: &Asked) {
+    loop {
+        let name = match freed.recv().await {
+            Ok(name) => Some(name),
+            // So many at once that some were missed: any of them may be waited for.
+            Err(RecvError::Lagged(_)) => None,
+            // The context, which has the other end, is there as long as this is.
+            Err(RecvError::Closed) => return,
+        };
+        for tenant in store.state() {
+            if name.as_ref().is_none_or(|name| *name == tenant.name_any()) {
+                ask(asked, &tenant);
+            }
+        }
+    }
+}
+
+fn ask(asked: &Asked, tenant: &Guarded) {
+    // The other end is gone when the operator stops.
+    let _ = asked.unbounded_send(ObjectRef::from_obj(tenant).into());
 }
 
 /// Says once that usage cannot be read, not every few seconds. Answers that it is known.

@@ -11,29 +11,33 @@ const FIRST: Duration = Duration::from_secs(1);
 /// The longest wait.
 const LONGEST: Duration = Duration::from_mins(5);
 
-/// Failures in a row by the tenant's name.
+/// Failures in a row by the tenant's namespace and name.
 #[derive(Debug, Default)]
-pub(super) struct Failures(Mutex<HashMap<String, u32>>);
+pub(super) struct Failures(Mutex<HashMap<(String, String), u32>>);
 
 impl Failures {
     /// Counts a failure, and answers how long to wait.
-    pub(super) fn delay(&self, tenant: &str) -> Duration {
+    pub(super) fn delay(&self, namespace: Option<&str>, tenant: &str) -> Duration {
         let mut failures = self.lock();
-        let count = failures.entry(tenant.to_owned()).or_insert(0);
+        let count = failures.entry(key(namespace, tenant)).or_insert(0);
         let delay = FIRST.saturating_mul(2_u32.saturating_pow(*count)).min(LONGEST);
         *count += 1;
         jittered(delay)
     }
 
     /// The tenant has succeeded, or is gone.
-    pub(super) fn forget(&self, tenant: &str) {
-        self.lock().remove(tenant);
+    pub(super) fn forget(&self, namespace: Option<&str>, tenant: &str) {
+        self.lock().remove(&key(namespace, tenant));
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, u32>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(String, String), u32>> {
         // A panic while it was held cannot leave a count half changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn key(namespace: Option<&str>, tenant: &str) -> (String, String) {
+    (namespace.unwrap_or_default().to_owned(), tenant.to_owned())
 }
 
 /// `around`, give or take a tenth, so that tenants that failed together do not come back together.
@@ -51,19 +55,23 @@ mod tests {
     fn the_wait_doubles_up_to_five_minutes_and_starts_anew_after_a_success() {
         let failures = Failures::default();
         for expected in [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300] {
-            let delay = failures.delay("acme").as_secs_f64();
+            let delay = failures.delay(Some("shop"), "acme").as_secs_f64();
             let expected = f64::from(expected);
             assert!((0.9 * expected..=1.1 * expected).contains(&delay), "{delay} s, not about {expected} s");
         }
-        assert!(failures.delay("globex") < Duration::from_secs(2), "another tenant's failures do not count");
-        failures.forget("acme");
-        assert!(failures.delay("acme") < Duration::from_secs(2));
+        assert!(
+            failures.delay(Some("shop"), "globex") < Duration::from_secs(2),
+            "another tenant's failures do not count"
+        );
+        assert!(failures.delay(Some("other"), "acme") < Duration::from_secs(2), "nor those of its namesake");
+        failures.forget(Some("shop"), "acme");
+        assert!(failures.delay(Some("shop"), "acme") < Duration::from_secs(2));
     }
 
     #[test]
     fn many_waits_for_years_do_not_overflow() {
         let failures = Failures::default();
-        let longest = (0..100).map(|_| failures.delay("acme")).max();
+        let longest = (0..100).map(|_| failures.delay(Some("shop"), "acme")).max();
         assert!(longest <= Some(LONGEST * 11 / 10), "{longest:?}");
     }
 

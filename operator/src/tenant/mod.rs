@@ -1,20 +1,25 @@
 //! From a Tenant resource to its rows, and back to its status.
 //!
 //! A reconcile is four steps, a file each: [`observe`], [`plan`] (without I/O), [`apply`], [`report`].
+//! Before them, [`finalizer`] says whether the tenant is to go, and [`cleanup`] deletes what was kept of it.
 //! [`controller`] runs them whenever something may have changed; [`sweep`] detaches the rows whose
 //! resource is gone; [`usage`] asks for a reconcile where usage has changed; [`deliveries`] says whether alerts
 //! arrive.
 
 mod allowance;
 mod apply;
+mod budget;
+mod cleanup;
 mod context;
 pub mod controller;
 mod deliveries;
 mod failures;
+mod finalizer;
 mod key;
 mod observe;
 mod plan;
 mod report;
+mod scope;
 mod status;
 mod sweep;
 mod usage;
@@ -24,21 +29,30 @@ mod webhook;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use flagmeter_crds::{Tenant, TenantStatus};
 use flagmeter_store::StoreError;
 use flagmeter_store::api_key::NoRandomBytes;
 use flagmeter_store::sealed::SealError;
-use kube::ResourceExt;
 use kube::core::DeserializeGuard;
 use kube::core::error_boundary::InvalidObject;
 use kube::runtime::controller::Action;
+use kube::{Resource, ResourceExt};
 
+use self::cleanup::Cleanup;
 pub use self::context::{Context, Settings};
 use self::failures::jittered;
+use self::finalizer::Step;
+pub use self::finalizer::{FINALIZER, SKIP_CLEANUP};
 use self::key::Kept;
+use self::observe::Observed;
 use self::plan::plan;
-use self::status::Outcome;
+pub use self::scope::{NotNamespaces, Scope};
+use self::status::{News, Outcome};
+
+/// How soon a deletion that is not another's turn, or not done, goes on.
+const DELETION_PAUSE: Duration = Duration::from_secs(2);
 
 /// Why a reconcile stopped. Each variant is one value of the metric's `result` label.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +60,12 @@ pub enum Error {
     /// The resource does not parse; only an edit of it helps.
     #[error("tenant does not parse")]
     Invalid(#[source] Box<InvalidObject>),
+    /// The finalizer could not be added or removed.
+    #[error("failed to change the tenant's finalizers")]
+    Finalizer(#[source] Box<kube::Error>),
+    /// The rows of a tenant that is to go could not be deleted.
+    #[error("failed to delete the tenant's rows, without which it does not go")]
+    CleanUp(#[source] StoreError),
     /// The tenant's row or usage could not be read.
     #[error("failed to read the tenant's rows")]
     Observe(#[source] StoreError),
@@ -77,6 +97,8 @@ impl Error {
     fn label(&self) -> &'static str {
         match self {
             Self::Invalid(_) => "invalid",
+            Self::Finalizer(_) => "finalizer",
+            Self::CleanUp(_) => "clean_up",
             Self::Observe(_) => "observe",
             Self::ReadSecret(_) => "read_secret",
             Self::MakeKey(_) => "make_key",
@@ -89,24 +111,29 @@ impl Error {
     }
 }
 
+/// What came of a reconcile that did not fail: a metric's label, and when to come again.
+struct Done {
+    label: &'static str,
+    next: Action,
+}
+
 /// Brings one tenant's rows to its spec. Safe to run any number of times, and to be cut off anywhere.
 ///
 /// # Errors
 ///
 /// See [`Error`]; [`error_policy`] says when each is tried again.
 pub async fn reconcile(tenant: Arc<DeserializeGuard<Tenant>>, ctx: Arc<Context>) -> Result<Action, Error> {
+    // Never closed: a failure to get one would only let one more go on.
+    let _slot = ctx.slots.acquire().await;
     let timer = ctx.metrics.reconcile_seconds.start_timer();
-    let outcome = match &tenant.0 {
-        Ok(tenant) => converge(tenant, &ctx).await,
-        Err(invalid) => Err(Error::Invalid(Box::new(invalid.clone()))),
-    };
+    let outcome = follow(&tenant, &ctx).await;
     timer.observe_duration();
-    let label = outcome.as_ref().map_or_else(Error::label, |label| *label);
+    let label = outcome.as_ref().map_or_else(Error::label, |done| done.label);
     ctx.metrics.reconciles.with_label_values(&[label]).inc();
     match outcome {
-        Ok(_) => {
-            ctx.failures.forget(&tenant.name_any());
-            Ok(Action::requeue(jittered(ctx.settings.resync)))
+        Ok(done) => {
+            ctx.failures.forget(tenant.namespace().as_deref(), &tenant.name_any());
+            Ok(done.next)
         }
         Err(error) => {
             report::trouble(&ctx, &tenant, &error).await;
@@ -115,12 +142,64 @@ pub async fn reconcile(tenant: Arc<DeserializeGuard<Tenant>>, ctx: Arc<Context>)
     }
 }
 
-/// The reconcile of a tenant that parses. Answers what came of it, as a metric's label.
-async fn converge(tenant: &Tenant, ctx: &Context) -> Result<&'static str, Error> {
+/// Follows the resource through its life.
+async fn follow(tenant: &DeserializeGuard<Tenant>, ctx: &Context) -> Result<Done, Error> {
+    let policy = tenant.0.as_ref().ok().map(|tenant| tenant.spec.deletion_policy);
+    match finalizer::step(tenant.meta(), policy) {
+        Step::Stay => {}
+        Step::Add => finalizer::set(ctx, tenant, true).await?,
+        Step::Remove => finalizer::set(ctx, tenant, false).await?,
+        Step::Going => return Ok(Done { label: "gone", next: Action::await_change() }),
+        Step::LetGo => {
+            ctx.cleanups.forget(&tenant.uid().unwrap_or_default()).await;
+            finalizer::set(ctx, tenant, false).await?;
+            return Ok(Done { label: "gone", next: Action::await_change() });
+        }
+        Step::CleanUp => return clean_up(tenant, ctx).await,
+    }
+    match &tenant.0 {
+        Ok(tenant) => converge(tenant, ctx).await,
+        Err(invalid) => Err(Error::Invalid(Box::new(invalid.clone()))),
+    }
+}
+
+/// Deletes what is kept of a tenant that is to go, and then lets it go.
+async fn clean_up(tenant: &DeserializeGuard<Tenant>, ctx: &Context) -> Result<Done, Error> {
+    let cleanup = cleanup::clean_up(ctx, &tenant.name_any(), &tenant.uid().unwrap_or_default()).await?;
+    if let Cleanup::Done = cleanup {
+        finalizer::set(ctx, tenant, false).await?;
+        report::deleted(ctx, tenant).await;
+        return Ok(Done { label: "gone", next: Action::await_change() });
+    }
+    match &tenant.0 {
+        Ok(tenant) => going_on(tenant, ctx, cleanup).await,
+        Err(_) => Ok(Done { label: "deleting", next: Action::requeue(DELETION_PAUSE) }),
+    }
+}
+
+/// Says how far a deletion has come, and comes again.
+async fn going_on(tenant: &Tenant, ctx: &Context, cleanup: Cleanup) -> Result<Done, Error> {
+    let (progress, pause) = match cleanup {
+        Cleanup::Going(progress) => (progress, Duration::ZERO),
+        Cleanup::Waiting => ("another tenant's rows are deleted first".to_owned(), DELETION_PAUSE),
+        Cleanup::Done => ("what an earlier resource of this name left is deleted".to_owned(), Duration::ZERO),
+    };
+    let outcome = Outcome::Deleting(&progress);
+    let status = status::after(tenant, &outcome, None, false, ctx.clock.now());
+    report::write(ctx, tenant, &status).await?;
+    Ok(Done { label: outcome.label(), next: Action::requeue(pause) })
+}
+
+/// The reconcile of a tenant that parses and stays.
+async fn converge(tenant: &Tenant, ctx: &Context) -> Result<Done, Error> {
     let now = ctx.clock.now();
 
     // observe
     let observed = observe::observe(ctx, tenant, now).await?;
+    if let Some(uid) = left_over(tenant, &observed) {
+        let cleanup = cleanup::clean_up(ctx, &tenant.name_any(), uid).await?;
+        return going_on(tenant, ctx, cleanup).await;
+    }
 
     // plan: no I/O
     let plan = plan(tenant, &observed, &ctx.sealer);
@@ -138,10 +217,23 @@ async fn converge(tenant: &Tenant, ctx: &Context) -> Result<&'static str, Error>
         None => observed.usage,
     };
     let outcome = applied.problem.as_ref().map_or(Outcome::InForce, Outcome::Stalled);
-    let status = status::after(tenant, &outcome, seen.as_ref(), now);
+    let seen = seen.as_ref();
+    let show = seen.is_some_and(|seen| match status::news(tenant, seen, now) {
+        News::Urgent => true,
+        News::Later => ctx.budget.take(now),
+        News::None => false,
+    });
+    let status = status::after(tenant, &outcome, seen, show, now);
     let status = TenantStatus { api_key_secret: kept.secret, ..status };
     report::report(ctx, tenant, &applied, &status).await?;
-    Ok(outcome.label())
+    Ok(Done { label: outcome.label(), next: Action::requeue(jittered(ctx.resync())) })
+}
+
+/// The resource whose rows somebody began to delete and did not finish, if it was one of the same name and
+/// namespace: it was let go, or its finalizer was taken away by hand.
+fn left_over<'a>(tenant: &Tenant, observed: &'a Observed) -> Option<&'a str> {
+    let found = observed.found.as_ref().filter(|found| found.is_being_deleted)?;
+    (Some(&found.row.owner.namespace) == tenant.namespace().as_ref()).then_some(found.row.owner.uid.as_str())
 }
 
 /// When a failed tenant is tried again.
@@ -150,13 +242,17 @@ async fn converge(tenant: &Tenant, ctx: &Context) -> Result<&'static str, Error>
 pub fn error_policy(tenant: Arc<DeserializeGuard<Tenant>>, error: &Error, ctx: Arc<Context>) -> Action {
     match error {
         Error::Invalid(_) => Action::await_change(),
-        Error::Observe(_)
+        Error::Finalizer(_)
+        | Error::CleanUp(_)
+        | Error::Observe(_)
         | Error::ReadSecret(_)
         | Error::MakeKey(_)
         | Error::WriteSecret(_)
         | Error::Seal(_)
         | Error::Apply(_)
         | Error::Overtaken
-        | Error::Report(_) => Action::requeue(ctx.failures.delay(&tenant.name_any())),
+        | Error::Report(_) => {
+            Action::requeue(ctx.failures.delay(tenant.namespace().as_deref(), &tenant.name_any()))
+        }
     }
 }

@@ -42,15 +42,16 @@ impl Usage {
 pub(super) async fn observe(ctx: &Context, tenant: &Tenant, now: Timestamp) -> Result<Observed, Error> {
     let id = tenant.name_any();
     let found = tenants::find(&ctx.db, &ctx.sealer, &id).await.map_err(Error::Observe)?;
+    let namespace = tenant.namespace().unwrap_or_default();
     let slack_url = match &tenant.spec.alerts.slack {
         None => None,
-        Some(target) => slack_url(ctx, target).await?,
+        Some(target) => slack_url(ctx, &namespace, target).await?,
     };
     let webhook_secret = match &tenant.spec.alerts.webhook {
         None => None,
         Some(target) => {
             let SigningSecretRef { name, key } = target.secret_ref.clone();
-            Some(from_secret(ctx, &SecretKeyRef { name, key }).await?)
+            Some(from_secret(ctx, &namespace, &SecretKeyRef { name, key }).await?)
         }
     };
     let usage = usage(ctx, tenant, now).await?;
@@ -68,18 +69,26 @@ pub(super) async fn usage(ctx: &Context, tenant: &Tenant, now: Timestamp) -> Res
 }
 
 /// The URL as it stands, from the spec or from the Secret.
-async fn slack_url(ctx: &Context, target: &SlackTarget) -> Result<Option<Result<String, Problem>>, Error> {
+async fn slack_url(
+    ctx: &Context,
+    namespace: &str,
+    target: &SlackTarget,
+) -> Result<Option<Result<String, Problem>>, Error> {
     match (&target.url, &target.secret_ref) {
         (Some(url), _) => Ok(Some(Ok(url.clone()))),
-        (None, Some(reference)) => from_secret(ctx, reference).await.map(Some),
+        (None, Some(reference)) => from_secret(ctx, namespace, reference).await.map(Some),
         (None, None) => Ok(None),
     }
 }
 
 /// Reads one value of a Secret now: none is ever kept in memory.
-async fn from_secret(ctx: &Context, reference: &SecretKeyRef) -> Result<Result<String, Problem>, Error> {
+async fn from_secret(
+    ctx: &Context,
+    namespace: &str,
+    reference: &SecretKeyRef,
+) -> Result<Result<String, Problem>, Error> {
     let SecretKeyRef { name, key } = reference;
-    let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
+    let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), namespace);
     let secret = secrets.get_opt(name).await.map_err(|error| Error::ReadSecret(Box::new(error)))?;
     let Some(secret) = secret else {
         return Ok(Err(Problem::SecretNotFound { name: name.clone() }));

@@ -25,12 +25,18 @@ pub(super) enum Problem {
     #[error("spec.{0}")]
     InvalidSpec(&'static str),
     /// Another namespace was first.
-    #[error("the id {id:?} belongs to namespace {namespace:?}, which claimed it first; choose another name")]
+    #[error("the id {id:?} belongs to namespace {namespace:?}, which claimed it first{}", if *.detached {
+        "; the Tenant there is gone and its usage is kept: choose another name, or have it deleted by `flagmeter tenants free`"
+    } else {
+        "; choose another name"
+    })]
     TenantIdTaken {
         /// The tenant's id.
         id: String,
         /// Who has it.
         namespace: String,
+        /// Whether its resource is gone.
+        detached: bool,
     },
     /// There is a Secret where the key belongs that is not the tenant's.
     #[error(
@@ -166,7 +172,11 @@ fn wanted(
     if let Some(found) = &observed.found
         && found.row.owner.namespace != owner.namespace
     {
-        return Err(Problem::TenantIdTaken { id, namespace: found.row.owner.namespace.clone() });
+        return Err(Problem::TenantIdTaken {
+            id,
+            namespace: found.row.owner.namespace.clone(),
+            detached: found.row.detached_at.is_some(),
+        });
     }
     let terms = Terms::of(spec)?;
     let quota = allowance::checked_quota(spec)?;
@@ -180,6 +190,7 @@ fn wanted(
         thresholds: thresholds.percents().to_vec(),
         billing_day: terms.billing_day.number().into(),
         time_zone: spec.time_zone.clone(),
+        suspended: spec.suspended,
         owner,
         detached_at: None,
         slack: slack.row.clone(),

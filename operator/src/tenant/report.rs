@@ -3,6 +3,7 @@
 use flagmeter_crds::{Tenant, TenantStatus};
 use flagmeter_runtime::telemetry::chain;
 use flagmeter_store::postgres::tenants::ChangeKind;
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Patch, PatchParams};
 use kube::core::DeserializeGuard;
 use kube::runtime::events::{Event, EventType};
@@ -12,6 +13,7 @@ use serde_json::json;
 use super::apply::Applied;
 use super::context::NAME;
 use super::key::Why;
+use super::scope::Scope;
 use super::status::{self, Outcome};
 use super::{Context, Error};
 
@@ -24,7 +26,7 @@ pub(super) async fn report(
 ) -> Result<(), Error> {
     write(ctx, tenant, status).await?;
     for event in events(tenant, applied) {
-        publish(ctx, tenant, &event).await;
+        publish(ctx, &tenant.object_ref(&()), &event).await;
     }
     Ok(())
 }
@@ -34,20 +36,39 @@ pub(super) async fn report(
 pub(super) async fn trouble(ctx: &Context, tenant: &DeserializeGuard<Tenant>, error: &Error) {
     match &tenant.0 {
         Ok(tenant) => {
-            let status = status::after(tenant, &Outcome::Retrying(error), None, ctx.clock.now());
+            let status = status::after(tenant, &Outcome::Retrying(error), None, false, ctx.clock.now());
             if let Err(error) = write(ctx, tenant, &status).await {
                 tracing::debug!(error = chain(&error), "failed to report a failure");
             }
         }
         Err(invalid) => {
             let note = format!("the resource does not parse: {}", invalid.error);
-            publish(ctx, tenant, &event(EventType::Warning, "InvalidSpec", note)).await;
+            publish(ctx, &tenant.object_ref(&()), &event(EventType::Warning, "InvalidSpec", note)).await;
         }
     }
 }
 
+/// Says that nothing is kept of the tenant any more.
+pub(super) async fn deleted(ctx: &Context, tenant: &DeserializeGuard<Tenant>) {
+    let note = "everything that was kept of the tenant is deleted".to_owned();
+    publish(ctx, &tenant.object_ref(&()), &event(EventType::Normal, "Deleted", note)).await;
+}
+
+/// Says, at this process's pod, that a sweep was refused.
+pub(super) async fn sweep_refused(ctx: &Context, scope: &Scope, doubt: &str) {
+    let pod = ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        name: Some(ctx.settings.identity.clone()),
+        namespace: Some(ctx.settings.namespace.clone()),
+        ..ObjectReference::default()
+    };
+    let note = format!("in {scope}, {doubt}; `flagmeter tenants confirm-sweep` says that it is right");
+    publish(ctx, &pod, &event(EventType::Warning, "SweepRefused", note)).await;
+}
+
 /// Server-side apply under a name of its own, so that it owns these fields and no others.
-async fn write(ctx: &Context, tenant: &Tenant, status: &TenantStatus) -> Result<(), Error> {
+pub(super) async fn write(ctx: &Context, tenant: &Tenant, status: &TenantStatus) -> Result<(), Error> {
     if status::is_told(tenant, status) {
         return Ok(());
     }
@@ -58,7 +79,7 @@ async fn write(ctx: &Context, tenant: &Tenant, status: &TenantStatus) -> Result<
         "metadata": { "name": name },
         "status": status,
     }));
-    ctx.tenants()
+    ctx.tenants_beside(tenant)
         .patch_status(&name, &PatchParams::apply(NAME).force(), &patch)
         .await
         .map(drop)
@@ -114,8 +135,8 @@ fn event(type_: EventType, reason: &str, note: String) -> Event {
 }
 
 /// Best effort: an event that is lost is no reason to do anything again.
-async fn publish(ctx: &Context, tenant: &impl Resource<DynamicType = ()>, event: &Event) {
-    if let Err(error) = ctx.recorder.publish(event, &tenant.object_ref(&())).await {
+async fn publish(ctx: &Context, about: &ObjectReference, event: &Event) {
+    if let Err(error) = ctx.recorder.publish(event, about).await {
         tracing::debug!(error = chain(&error), "failed to publish an event");
     }
 }

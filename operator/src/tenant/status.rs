@@ -4,18 +4,21 @@
 //!
 //! | | Ready | Reconciling | Stalled | reasons |
 //! | --- | --- | --- | --- | --- |
-//! | in force | True | False | False | `Synced` |
+//! | in force | True | False | False | `Synced`, `Suspended` |
 //! | only an edit helps | False | False | True | `InvalidTimeZone`, `InvalidSpec`, `TenantIdTaken`, `KeySecretTaken`, `SecretNotFound`, `SecretKeyMissing`, `InvalidSlackUrl`, `InvalidWebhookUrl`, `InvalidWebhookSecret` |
 //! | tried again by itself | False | True | False | `DatabaseUnavailable`, `ApiServerUnavailable`, `Retrying` |
+//! | being deleted | False | True | False | `Deleting` |
+//!
+//! [`quota`] adds `QuotaAvailable`.
 
-use flagmeter_core::quota;
+use flagmeter_core::quota as core_quota;
 use flagmeter_crds::{Tenant, TenantStatus, UsageStatus};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use super::Error;
 use super::observe::Usage;
 use super::plan::Problem;
-use super::{Error, allowance};
 
 /// How often usage alone may be a reason to write a tenant's status: each write is one to the API
 /// server's disk.
@@ -29,6 +32,8 @@ pub(super) enum Outcome<'a> {
     Stalled(&'a Problem),
     /// It is tried again.
     Retrying(&'a Error),
+    /// What is kept of the tenant is being deleted; the sentence says how far that has come.
+    Deleting(&'a str),
 }
 
 impl Outcome<'_> {
@@ -38,17 +43,21 @@ impl Outcome<'_> {
             Self::InForce => "in_force",
             Self::Stalled(_) => "stalled",
             Self::Retrying(error) => error.label(),
+            Self::Deleting(_) => "deleting",
         }
     }
 
-    fn reason(&self) -> &'static str {
+    /// The reason of the three conditions. docs/operations.md lists them all.
+    fn reason(&self, tenant: &Tenant) -> &'static str {
         match self {
+            Self::InForce if tenant.spec.suspended => "Suspended",
             Self::InForce => "Synced",
+            Self::Deleting(_) => "Deleting",
             Self::Stalled(problem) => problem.reason(),
-            Self::Retrying(Error::Observe(_) | Error::Apply(_)) => "DatabaseUnavailable",
-            Self::Retrying(Error::ReadSecret(_) | Error::WriteSecret(_) | Error::Report(_)) => {
-                "ApiServerUnavailable"
-            }
+            Self::Retrying(Error::Observe(_) | Error::Apply(_) | Error::CleanUp(_)) => "DatabaseUnavailable",
+            Self::Retrying(
+                Error::ReadSecret(_) | Error::WriteSecret(_) | Error::Report(_) | Error::Finalizer(_),
+            ) => "ApiServerUnavailable",
             Self::Retrying(Error::MakeKey(_) | Error::Overtaken | Error::Seal(_) | Error::Invalid(_)) => {
                 "Retrying"
             }
@@ -57,47 +66,53 @@ impl Outcome<'_> {
 
     /// A sentence for people. That of an error holds no cause: causes name hosts, and differ from one
     /// attempt to the next, and each would be a write.
-    fn message(&self) -> String {
+    fn message(&self, tenant: &Tenant) -> String {
         match self {
+            Self::InForce if tenant.spec.suspended => {
+                "the tenant's settings are in force; it is suspended, so its events are refused".to_owned()
+            }
             Self::InForce => "the tenant's settings are in force".to_owned(),
+            Self::Deleting(progress) => (*progress).to_owned(),
             Self::Stalled(problem) => problem.to_string(),
             Self::Retrying(error) => format!("{error}; the operator tries again, and its log says why"),
         }
     }
 }
 
-/// The status after a reconcile. `usage` is what was seen, if it could be.
+/// The status after a reconcile. `seen` is the usage, if it could be seen; `show` whether it is to be told now.
 pub(super) fn after(
     tenant: &Tenant,
     outcome: &Outcome<'_>,
-    usage: Option<&Usage>,
+    seen: Option<&Usage>,
+    show: bool,
     now: Timestamp,
 ) -> TenantStatus {
+    // The usage of whoever has the id is not this resource's to see.
+    let is_anothers = matches!(outcome, Outcome::Stalled(Problem::TenantIdTaken { .. }));
     let condition = |type_: &str, status: bool| {
         let status = if status { "True" } else { "False" };
         Condition {
             type_: type_.to_owned(),
             status: status.to_owned(),
-            reason: outcome.reason().to_owned(),
-            message: outcome.message(),
+            reason: outcome.reason(tenant).to_owned(),
+            message: outcome.message(tenant),
             observed_generation: tenant.metadata.generation,
             last_transition_time: transition(tenant, type_, status).unwrap_or(Time(now)),
         }
     };
     TenantStatus {
         observed_generation: tenant.metadata.generation,
-        conditions: vec![
+        conditions: [
             condition("Ready", matches!(outcome, Outcome::InForce)),
-            condition("Reconciling", matches!(outcome, Outcome::Retrying(_))),
+            condition("Reconciling", matches!(outcome, Outcome::Retrying(_) | Outcome::Deleting(_))),
             condition("Stalled", matches!(outcome, Outcome::Stalled(_))),
-        ],
+        ]
+        .into_iter()
+        .chain(quota::condition(tenant, seen, now).filter(|_| !is_anothers))
+        .collect(),
         // Until the next reconcile that succeeds says otherwise.
         api_key_secret: tenant.status.as_ref().and_then(|told| told.api_key_secret.clone()),
-        usage: match outcome {
-            // The usage of whoever has the id is not this resource's to see.
-            Outcome::Stalled(Problem::TenantIdTaken { .. }) => None,
-            _ => self::usage(tenant, usage, now),
-        },
+        usage: usage(tenant, seen.filter(|_| show), now).filter(|_| !is_anothers),
     }
 }
 
@@ -126,34 +141,54 @@ pub(super) fn is_known(tenant: &Tenant, problem: &Problem) -> bool {
     })
 }
 
-/// Whether `seen` is news enough to be written now.
-pub(super) fn is_due(tenant: &Tenant, told: &UsageStatus, seen: &Usage, now: Timestamp) -> bool {
-    let seen_as_told = said(tenant, seen, told.updated_at.0, now);
-    let news = *told != seen_as_told;
-    // The first usage of a period, a new period and another quota show at once.
-    let at_once = told.effective_quota != seen_as_told.effective_quota
-        || told.total_tokens == 0
-        || told.period_start.0 != seen.period.start
-        || told.period_end.0 != seen.period.end
-        || tenant.status.as_ref().and_then(|status| status.observed_generation) != tenant.metadata.generation;
-    news && (at_once || now.duration_since(told.updated_at.0) >= USAGE_INTERVAL)
+/// Whether what was seen of usage has to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum News {
+    /// It says what is told already, or what may be told later.
+    None,
+    /// Now, as far as the budget goes.
+    Later,
+    /// Now.
+    Urgent,
 }
 
-/// The usage to be shown: what was told, until what was seen is due.
+/// What there is to tell. The first usage of a period, a new period, an edited quota and a quota that is used up, or
+/// is no longer, show at once; other usage at most once a minute, and only if the percent has changed.
+pub(super) fn news(tenant: &Tenant, seen: &Usage, now: Timestamp) -> News {
+    let status = tenant.status.as_ref();
+    let Some(told) = status.and_then(|status| status.usage.as_ref()) else { return News::Urgent };
+    let seen_as_told = said(tenant, seen, told.updated_at.0, now);
+    let urgent = *told != seen_as_told
+        && (told.effective_quota != seen_as_told.effective_quota
+            || told.total_tokens == 0
+            || told.period_start != seen_as_told.period_start
+            || told.period_end != seen_as_told.period_end
+            || status.and_then(|status| status.observed_generation) != tenant.metadata.generation);
+    if urgent || !quota::is_told(tenant, seen, now) {
+        News::Urgent
+    } else if told.percent != seen_as_told.percent && now.duration_since(told.updated_at.0) >= USAGE_INTERVAL
+    {
+        News::Later
+    } else {
+        News::None
+    }
+}
+
+/// The usage to be shown: what was seen, or else what was told.
 fn usage(tenant: &Tenant, seen: Option<&Usage>, now: Timestamp) -> Option<UsageStatus> {
     let told = tenant.status.as_ref().and_then(|status| status.usage.as_ref());
     match (told, seen) {
-        (Some(told), Some(seen)) if !is_due(tenant, told, seen, now) => Some(told.clone()),
+        (Some(told), Some(seen)) if *told == said(tenant, seen, told.updated_at.0, now) => Some(told.clone()),
         (_, Some(seen)) => Some(said(tenant, seen, now, now)),
         (told, None) => told.cloned(),
     }
 }
 
 fn said(tenant: &Tenant, seen: &Usage, at: Timestamp, now: Timestamp) -> UsageStatus {
-    let effective = allowance::quota(&tenant.spec).at(now);
+    let effective = quota::effective(tenant, now);
     UsageStatus {
         total_tokens: seen.total_tokens,
-        percent: quota::percent(seen.total_tokens, effective),
+        percent: core_quota::percent(seen.total_tokens, effective),
         effective_quota: Some(effective),
         period_start: Time(seen.period.start),
         period_end: Time(seen.period.end),
@@ -171,6 +206,8 @@ fn transition(tenant: &Tenant, type_: &str, status: &str) -> Option<Time> {
 fn find<'a>(tenant: &'a Tenant, type_: &str) -> Option<&'a Condition> {
     tenant.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == type_)
 }
+
+mod quota;
 
 #[cfg(test)]
 mod tests;

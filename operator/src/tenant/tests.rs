@@ -127,6 +127,7 @@ fn context(db: PgPool) -> (Arc<Context>, Server) {
         Clock::fixed(NOW.parse().unwrap()),
         Settings {
             namespace: "shop".into(),
+            scopes: vec![Scope::Namespace("shop".into())],
             identity: "operator-0".into(),
             resync: RESYNC,
             key_overlap: SignedDuration::from_hours(24),

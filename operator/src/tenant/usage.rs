@@ -10,37 +10,49 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::core::DeserializeGuard;
 
+use super::Context;
 use super::observe::Usage;
-use super::{Context, status};
+use super::status::{self, News};
 
-/// The names of those of `known` whose usage is due to be written. One query, however many there are.
+/// Those of `known` whose usage is due to be written: what cannot wait, and of the rest as many as the budget
+/// allows, the oldest news first. One query, however many there are.
 pub(super) async fn due(
     ctx: &Context,
     known: &[Arc<DeserializeGuard<Tenant>>],
-) -> Result<Vec<String>, StoreError> {
+) -> Result<Vec<Arc<DeserializeGuard<Tenant>>>, StoreError> {
     let now = ctx.clock.now();
-    let told: Vec<Told<'_>> = known.iter().filter_map(|tenant| Told::by(tenant)).collect();
-    let names: Vec<_> = told.iter().map(|told| told.name.clone()).collect();
+    let told: Vec<Told<'_>> = known.iter().filter_map(Told::by).collect();
+    let names: Vec<_> = told.iter().map(|told| told.tenant.name_any()).collect();
     let open = tenants::usage(&ctx.db, &names, now).await?;
-    Ok(told.into_iter().filter(|told| told.is_due(&open, now)).map(|told| told.name).collect())
+    let (mut urgent, mut later) = (Vec::new(), Vec::new());
+    for told in told {
+        match told.news(&open, now) {
+            News::Urgent => urgent.push(Arc::clone(told.guarded)),
+            News::Later => later.push((told.usage.updated_at.0, Arc::clone(told.guarded))),
+            News::None => {}
+        }
+    }
+    later.sort_by_key(|(updated_at, _)| *updated_at);
+    urgent.extend(later.into_iter().take(ctx.budget.left(now)).map(|(_, tenant)| tenant));
+    Ok(urgent)
 }
 
 /// A tenant whose status has usage already; the first reconcile of one gives it, if it is to have any.
 struct Told<'a> {
-    name: String,
+    guarded: &'a Arc<DeserializeGuard<Tenant>>,
     tenant: &'a Tenant,
     usage: &'a UsageStatus,
 }
 
 impl<'a> Told<'a> {
-    fn by(tenant: &'a DeserializeGuard<Tenant>) -> Option<Self> {
-        let tenant = tenant.0.as_ref().ok()?;
+    fn by(guarded: &'a Arc<DeserializeGuard<Tenant>>) -> Option<Self> {
+        let tenant = guarded.0.as_ref().ok()?;
         let usage = tenant.status.as_ref()?.usage.as_ref()?;
-        Some(Self { name: tenant.name_any(), tenant, usage })
+        Some(Self { guarded, tenant, usage })
     }
 
-    fn is_due(&self, open: &HashMap<String, OpenPeriod>, now: Timestamp) -> bool {
-        let seen = open.get(&self.name).map(Usage::of);
-        seen.is_some_and(|seen| status::is_due(self.tenant, self.usage, &seen, now))
+    fn news(&self, open: &HashMap<String, OpenPeriod>, now: Timestamp) -> News {
+        let seen = open.get(&self.tenant.name_any()).map(Usage::of);
+        seen.map_or(News::None, |seen| status::news(self.tenant, &seen, now))
     }
 }

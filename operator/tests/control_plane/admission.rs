@@ -140,12 +140,21 @@ async fn what_is_left_out_has_a_default() {
                 "thresholds": [80],
                 "slack": { "enabled": true, "secretRef": { "name": "acme-slack", "key": "url" } },
             },
+            "suspended": false,
+            "deletionPolicy": "Retain",
         });
         assert_eq!(tenant.data["spec"], expected);
         assert_eq!(tenant.data["status"]["observedGeneration"], json!(-1));
 
         let tenant = create(&cluster, "bare", &json!({ "monthlyQuota": 1 })).await.unwrap();
-        let expected = json!({ "monthlyQuota": 1, "billingDay": 1, "timeZone": "UTC", "alerts": { "thresholds": [80] } });
+        let expected = json!({
+            "monthlyQuota": 1,
+            "billingDay": 1,
+            "timeZone": "UTC",
+            "alerts": { "thresholds": [80] },
+            "suspended": false,
+            "deletionPolicy": "Retain",
+        });
         assert_eq!(tenant.data["spec"], expected);
     })
     .await;

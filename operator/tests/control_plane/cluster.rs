@@ -7,26 +7,43 @@ use flagmeter_crds::Tenant;
 use flagmeter_runtime::env::Env;
 use futures::FutureExt;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Secret, ServiceAccount};
-use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use kube::{Api, Client, Config};
+use kube::api::{
+    ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams,
+};
+use kube::{Api, Client, Config, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 /// How long anything may take. Most of it takes a second.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The rights of the operator: what the chart's Role gives it.
-fn rules() -> Value {
-    json!([
-        { "apiGroups": ["flagmeter.dev"], "resources": ["tenants"], "verbs": ["get", "list", "watch"] },
-        { "apiGroups": ["flagmeter.dev"], "resources": ["tenants/status"], "verbs": ["patch"] },
-        { "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "patch"] },
-        { "apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"] },
-        { "apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "watch", "create", "patch"] },
-    ])
+/// The operator's ServiceAccount in the chart.
+const ACCOUNT: &str = "flagmeter-operator";
+
+/// The objects that give the operator its rights, as the chart renders them for a release in `namespace`.
+fn rights(namespace: &str, watched: &[&str]) -> Vec<Value> {
+    let mut env = Env::process();
+    let helm: Option<String> = env.with_default("FLAGMETER_HELM", "helm");
+    let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/flagmeter");
+    let rendered = std::process::Command::new(helm.unwrap())
+        .args(["template", "flagmeter", chart, "--namespace", namespace])
+        .args(["--values", &format!("{chart}/tests/required.yaml")])
+        .args(["--set-json", &format!("operator.watchNamespaces={}", json!(watched))])
+        .args([
+            "--show-only",
+            "templates/operator-rbac.yaml",
+            "--show-only",
+            "templates/serviceaccounts.yaml",
+        ])
+        .output()
+        .expect("FLAGMETER_HELM names helm; `cargo xtask test operator` fetches it");
+    assert!(rendered.status.success(), "{}", String::from_utf8_lossy(&rendered.stderr));
+    let text = String::from_utf8(rendered.stdout).unwrap();
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+    objects.into_iter().filter(|object| !object.is_null()).collect()
 }
 
 /// The control plane, as its admin sees it, and a namespace in which the definition is installed.
@@ -45,7 +62,10 @@ where
     let cluster = Cluster::connect().await;
     let outcome = AssertUnwindSafe(test(cluster.clone())).catch_unwind().await;
     let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
-    namespaces.delete(&cluster.namespace, &DeleteParams::default()).await.unwrap();
+    for namespace in [cluster.namespace.clone(), format!("{}-b", cluster.namespace)] {
+        // One that has ended already, or was never there, is as good.
+        let _ = namespaces.delete(&namespace, &DeleteParams::default()).await;
+    }
     if let Err(panic) = outcome {
         std::panic::resume_unwind(panic);
     }
@@ -92,34 +112,51 @@ impl Cluster {
         let params = PatchParams::apply("flagmeter-tests").force();
         definitions.patch(name, &params, &Patch::Apply(definition)).await.unwrap();
         let tenants: Api<Tenant> = Api::all(self.client.clone());
-        eventually("the definition is established", async || {
-            tenants.list(&kube::api::ListParams::default()).await.ok()
-        })
-        .await;
+        eventually("the definition is established", async || tenants.list(&ListParams::default()).await.ok())
+            .await;
     }
 
-    /// A client with the operator's rights: a ServiceAccount's token, bound to [`rules`].
+    /// A client with the operator's rights: its ServiceAccount's token, and the chart's Roles.
     pub(crate) async fn as_operator(&self) -> Client {
-        let create = PostParams::default();
-        let metadata = json!({ "name": "operator" });
-        let accounts: Api<ServiceAccount> = self.api();
-        if accounts.get_opt("operator").await.unwrap().is_none() {
-            accounts.create(&create, &from(json!({ "metadata": metadata }))).await.unwrap();
-            let role = json!({ "metadata": metadata, "rules": rules() });
-            self.api::<Role>().create(&create, &from(role)).await.unwrap();
-            let binding = json!({
-                "metadata": metadata,
-                "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "operator" },
-                "subjects": [{ "kind": "ServiceAccount", "name": "operator", "namespace": self.namespace }],
-            });
-            self.api::<RoleBinding>().create(&create, &from(binding)).await.unwrap();
+        Client::try_from(self.operator_config(&[]).await).unwrap()
+    }
+
+    /// How such a client reaches the API server, with Roles in the namespaces of `others` too.
+    pub(crate) async fn operator_config(&self, others: &[&Cluster]) -> Config {
+        let watched: Vec<&str> = others.iter().map(|other| other.namespace.as_str()).collect();
+        for object in rights(&self.namespace, &watched) {
+            let object: DynamicObject = from(object);
+            let types = object.types.clone().unwrap();
+            let (group, version) = types.api_version.split_once('/').unwrap_or(("", "v1"));
+            let kind = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &types.kind));
+            let namespace = object.namespace().unwrap_or_else(|| self.namespace.clone());
+            let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &namespace, &kind);
+            let params = PatchParams::apply("flagmeter-tests").force();
+            api.patch(&object.name_any(), &params, &Patch::Apply(&object)).await.unwrap();
         }
         let request = TokenRequest { spec: TokenRequestSpec::default(), ..TokenRequest::default() };
-        let token = accounts.create_token_request("operator", &create, &request).await.unwrap();
-        let token = token.status.unwrap().token;
+        let accounts: Api<ServiceAccount> = self.api();
+        let token = accounts.create_token_request(ACCOUNT, &PostParams::default(), &request).await.unwrap();
         let mut config = self.config.clone();
-        config.auth_info = from(json!({ "token": token }));
-        Client::try_from(config).unwrap()
+        config.auth_info = from(json!({ "token": token.status.unwrap().token }));
+        // The API server learns of new rights by a watch of its own.
+        let client = Client::try_from(config.clone()).unwrap();
+        let leases: Api<Lease> = Api::namespaced(client.clone(), &self.namespace);
+        eventually("the rights hold", async || leases.get_opt("flagmeter-operator").await.ok()).await;
+        for namespace in watched.into_iter().chain([self.namespace.as_str()]) {
+            let tenants: Api<Tenant> = Api::namespaced(client.clone(), namespace);
+            eventually("the rights hold", async || tenants.list(&ListParams::default()).await.ok()).await;
+        }
+        config
+    }
+
+    /// Another namespace, which ends with the test's own.
+    pub(crate) async fn beside(&self) -> Self {
+        let namespace = format!("{}-b", self.namespace);
+        let object = from(json!({ "metadata": { "name": namespace } }));
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        namespaces.create(&PostParams::default(), &object).await.unwrap();
+        Self { namespace, ..self.clone() }
     }
 
     pub(crate) fn api<K>(&self) -> Api<K>

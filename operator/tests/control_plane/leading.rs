@@ -1,5 +1,7 @@
 //! Of several operators one works, and the next takes over.
 
+use std::time::{Duration, Instant};
+
 use flagmeter_operator::{Error, lease};
 use flagmeter_store::PgPool;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -43,6 +45,25 @@ async fn a_leader_whose_lease_is_another_s_ends(db: PgPool) {
         let ended = operator.ended().await;
         assert!(matches!(ended, Err(Error::LeaseLost)), "{ended:?}");
         assert_eq!(leader.get(), 0);
+    })
+    .await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_leader_that_is_killed_is_replaced_within_twenty_seconds(db: PgPool) {
+    in_namespace(async move |cluster| {
+        let first = Running::start(&cluster, &db, "operator-0").await;
+        first.leads().await;
+        let second = Running::start(&cluster, &db, "operator-1").await;
+        second.is_ready().await;
+
+        let killed = Instant::now();
+        // It gives nothing back.
+        drop(first);
+        second.leads().await;
+        let took = killed.elapsed();
+        assert!(took < Duration::from_secs(20), "{took:?}");
+        second.stop().await;
     })
     .await;
 }

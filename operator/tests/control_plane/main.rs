@@ -8,4 +8,8 @@ mod cluster;
 mod following;
 mod keys;
 mod leading;
+mod lifecycle;
+mod proxy;
+mod resilience;
+mod rights;
 mod running;

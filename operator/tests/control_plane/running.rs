@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use flagmeter_operator::metrics::Metrics;
-use flagmeter_operator::tenant::{Context, Settings};
+use flagmeter_operator::tenant::{Context, Scope, Settings};
 use flagmeter_operator::{CONDITIONS, Error, Operator};
 use flagmeter_runtime::admin::Readiness;
 use flagmeter_runtime::clock::Clock;
@@ -33,14 +33,16 @@ pub(crate) fn sealer() -> Sealer {
 impl Running {
     /// Starts one under `identity`, with the operator's rights and a resync every second or so.
     pub(crate) async fn start(cluster: &Cluster, db: &PgPool, identity: &str) -> Self {
-        Self::with_client(cluster.as_operator().await, cluster, db, identity)
+        Self::with_client(cluster.as_operator().await, &[cluster], db, identity)
     }
 
-    fn with_client(client: Client, cluster: &Cluster, db: &PgPool, identity: &str) -> Self {
+    /// The same by another client, for the Tenants of several namespaces; the first is its own.
+    pub(crate) fn with_client(client: Client, watched: &[&Cluster], db: &PgPool, identity: &str) -> Self {
         let metrics = Metrics::register(&Registry::new()).unwrap();
         let readiness = Readiness::of(&CONDITIONS);
         let settings = Settings {
-            namespace: cluster.namespace.clone(),
+            namespace: watched[0].namespace.clone(),
+            scopes: watched.iter().map(|cluster| Scope::Namespace(cluster.namespace.clone())).collect(),
             identity: identity.to_owned(),
             resync: Duration::from_secs(1),
             key_overlap: SignedDuration::from_hours(24),

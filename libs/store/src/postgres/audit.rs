@@ -35,7 +35,7 @@ impl Book {
     }
 }
 
-/// The book of every tenant that has one, all seen at one instant.
+/// The book of every tenant that has one and is not being deleted, all seen at one instant.
 ///
 /// It reads whole tables, so it takes as long as they are large.
 ///
@@ -66,6 +66,8 @@ pub async fn books(pool: &PgPool) -> Result<Vec<Book>, StoreError> {
                 sum(period_tokens)::bigint, sum(feature_tokens)::bigint, sum(period_events)::bigint,
                 sum(letters)::bigint
          FROM sums
+         -- While all that is kept of a tenant is being deleted, its book is torn.
+         WHERE tenant NOT IN (SELECT id FROM tenants WHERE deletion_started_at IS NOT NULL)
          GROUP BY tenant
          ORDER BY tenant",
     )

@@ -51,7 +51,7 @@ pub(super) async fn lock(tx: &mut PgConnection, rows: &[Row<'_>]) -> Result<Sett
         r#"SELECT id, monthly_quota, quota_boosts, thresholds, billing_day, time_zone, calendars,
                   clock_timestamp() AS "read_at!: jiff_sqlx::Timestamp"
            FROM tenants
-           WHERE id = ANY($1)
+           WHERE id = ANY($1) AND deletion_started_at IS NULL
            ORDER BY id
            FOR SHARE"#,
         &names,

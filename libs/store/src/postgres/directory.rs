@@ -25,6 +25,8 @@ pub struct Tenant {
     pub quota: Quota,
     /// By which its periods are made.
     pub calendar: Calendar,
+    /// Whether it takes no events for now.
+    pub suspended: bool,
 }
 
 /// All tenants whose resource exists, in the order of their ids.
@@ -34,7 +36,7 @@ pub struct Tenant {
 /// [`StoreError::Postgres`]; the same call may be made again.
 pub async fn load(pool: &PgPool) -> Result<Vec<Tenant>, StoreError> {
     let rows = sqlx::query!(
-        "SELECT id, name, monthly_quota, quota_boosts, billing_day, time_zone, calendars
+        "SELECT id, name, monthly_quota, quota_boosts, billing_day, time_zone, calendars, suspended
          FROM tenants
          WHERE detached_at IS NULL
          ORDER BY id"
@@ -48,6 +50,7 @@ pub async fn load(pool: &PgPool) -> Result<Vec<Tenant>, StoreError> {
             name: row.name,
             quota: settings::quota(row.monthly_quota, row.quota_boosts),
             calendar: settings::calendar(row.billing_day, &row.time_zone, row.calendars)?,
+            suspended: row.suspended,
         })
     });
     Ok(tenants.collect())
@@ -74,6 +77,8 @@ struct KeptTenant {
     monthly_quota: i64,
     boosts: Vec<Boost>,
     calendars: Vec<CalendarEntry>,
+    #[serde(default)]
+    suspended: bool,
 }
 
 impl Kept {
@@ -86,6 +91,7 @@ impl Kept {
             monthly_quota: tenant.quota.base,
             boosts: tenant.quota.boosts.clone(),
             calendars: settings::entries(&tenant.calendar),
+            suspended: tenant.suspended,
         };
         Self {
             as_of,
@@ -103,6 +109,7 @@ impl Kept {
                 name: kept.name,
                 quota: Quota { base: kept.monthly_quota, boosts: kept.boosts },
                 calendar: settings::calendar_of(&kept.calendars)?,
+                suspended: kept.suspended,
             })
         };
         let keys = self.keys.into_iter().filter_map(KeptKey::into_key).collect();

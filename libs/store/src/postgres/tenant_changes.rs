@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 use crate::StoreError;
 
 /// The name under which the operator writes.
-pub(super) const OPERATOR: &str = "flagmeter-operator";
+pub const OPERATOR: &str = "flagmeter-operator";
 
 /// What was done to a tenant's row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

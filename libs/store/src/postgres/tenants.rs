@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 
 pub use super::slack_webhooks::SlackRow;
-pub use super::tenant_changes::ChangeKind;
+pub use super::tenant_changes::{ChangeKind, OPERATOR};
 pub use super::webhooks::{SealedWebhook, WebhookRow};
 use super::{settings, slack_webhooks, tenant_changes, terms, webhooks};
 use crate::sealed::Sealer;
@@ -43,6 +43,8 @@ pub struct TenantRow {
     pub billing_day: i16,
     /// The IANA name of the zone in which they do.
     pub time_zone: String,
+    /// Whether it takes no events for now.
+    pub suspended: bool,
     /// The resource it belongs to.
     pub owner: Owner,
     /// Since when that resource is gone; `None` while it exists.
@@ -64,6 +66,7 @@ impl TenantRow {
             "thresholds": self.thresholds,
             "billingDay": self.billing_day,
             "timeZone": self.time_zone,
+            "suspended": self.suspended,
             "owner": self.owner,
             "slack": self.slack,
             "webhook": self.webhook,
@@ -89,6 +92,8 @@ pub struct FoundTenant {
     /// [`TenantRow::as_recorded`] of the last line in the trail; `None` if that was a detachment. A row
     /// that says something else was changed by somebody else.
     pub recorded: Option<Value>,
+    /// Whether all that is kept of the tenant is being deleted (`deletion`); such a row cannot be written.
+    pub is_being_deleted: bool,
 }
 
 /// A change of a tenant's settings.
@@ -122,9 +127,11 @@ pub async fn find(pool: &PgPool, sealer: &Sealer, id: &str) -> Result<Option<Fou
                   tenants.thresholds,
                   tenants.billing_day,
                   tenants.time_zone,
+                  tenants.suspended,
                   tenants.owner_namespace,
                   tenants.owner_uid,
                   tenants.detached_at AS "detached_at: jiff_sqlx::Timestamp",
+                  tenants.deletion_started_at IS NOT NULL AS "is_being_deleted!",
                   slack.url AS "url?",
                   slack.enabled AS "enabled?",
                   webhook.url AS "webhook_url?",
@@ -155,6 +162,7 @@ pub async fn find(pool: &PgPool, sealer: &Sealer, id: &str) -> Result<Option<Fou
             thresholds: found.thresholds,
             billing_day: found.billing_day,
             time_zone: found.time_zone,
+            suspended: found.suspended,
             owner: Owner { namespace: found.owner_namespace, uid: found.owner_uid },
             detached_at: found.detached_at.map(jiff_sqlx::Timestamp::to_jiff),
             slack: found.url.zip(found.enabled).map(|(sealed, enabled)| SlackRow {
@@ -165,6 +173,7 @@ pub async fn find(pool: &PgPool, sealer: &Sealer, id: &str) -> Result<Option<Fou
             id: found.id,
         },
         recorded: found.recorded,
+        is_being_deleted: found.is_being_deleted,
     }))
 }
 
@@ -209,8 +218,9 @@ pub async fn write(pool: &PgPool, change: &Change<'_>) -> Result<bool, StoreErro
 
 async fn insert(tx: &mut PgConnection, row: &TenantRow) -> Result<bool, StoreError> {
     sqlx::query!(
-        "INSERT INTO tenants (id, name, monthly_quota, billing_day, time_zone, owner_namespace, owner_uid)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)
+        "INSERT INTO tenants
+             (id, name, monthly_quota, billing_day, time_zone, owner_namespace, owner_uid, suspended)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
          ON CONFLICT (id) DO NOTHING",
         row.id,
         row.name,
@@ -219,6 +229,7 @@ async fn insert(tx: &mut PgConnection, row: &TenantRow) -> Result<bool, StoreErr
         row.time_zone,
         row.owner.namespace,
         row.owner.uid,
+        row.suspended,
     )
     .execute(tx)
     .await
@@ -235,9 +246,10 @@ async fn update(tx: &mut PgConnection, former: &Owner, row: &TenantRow) -> Resul
              time_zone       = $5,
              owner_namespace = $6,
              owner_uid       = $7,
+             suspended       = $9,
              detached_at     = NULL,
              updated_at      = now()
-         WHERE id = $1 AND owner_uid = $8",
+         WHERE id = $1 AND owner_uid = $8 AND deletion_started_at IS NULL",
         row.id,
         row.name,
         row.monthly_quota,
@@ -246,6 +258,7 @@ async fn update(tx: &mut PgConnection, former: &Owner, row: &TenantRow) -> Resul
         row.owner.namespace,
         row.owner.uid,
         former.uid,
+        row.suspended,
     )
     .execute(tx)
     .await
@@ -285,29 +298,107 @@ pub async fn detach(pool: &PgPool, id: &str, owner_uid: &str) -> Result<bool, St
 /// A row whose resource exists, as far as is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attached {
+    /// The resource's namespace.
+    pub namespace: String,
     /// The tenant's id, and the resource's name.
     pub id: String,
     /// The resource's `metadata.uid`.
     pub owner_uid: String,
 }
 
-/// The rows whose resources should exist in `namespace`, in the order of their ids.
+/// The rows whose resources should exist in `namespace`, or anywhere, in the order of their ids.
 ///
 /// # Errors
 ///
 /// [`StoreError::Postgres`]; the same call may be made again.
-pub async fn attached(pool: &PgPool, namespace: &str) -> Result<Vec<Attached>, StoreError> {
+pub async fn attached(pool: &PgPool, namespace: Option<&str>) -> Result<Vec<Attached>, StoreError> {
     sqlx::query_as!(
         Attached,
-        "SELECT id, owner_uid
+        "SELECT owner_namespace AS namespace, id, owner_uid
          FROM tenants
-         WHERE owner_namespace = $1 AND detached_at IS NULL
+         WHERE ($1::text IS NULL OR owner_namespace = $1) AND detached_at IS NULL
          ORDER BY id",
         namespace,
     )
     .fetch_all(pool)
     .await
     .map_err(StoreError::postgres("read the tenants' owners"))
+}
+
+/// A tenant as those who run FlagMeter see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Listed {
+    /// The tenant's id.
+    pub id: String,
+    /// The namespace of its resource.
+    pub namespace: String,
+    /// That resource's `metadata.uid`.
+    pub owner_uid: String,
+    /// Whether it takes no events for now.
+    pub suspended: bool,
+    /// Since when its resource is gone.
+    pub detached_at: Option<Timestamp>,
+    /// Since when all that is kept of it is being deleted.
+    pub deletion_started_at: Option<Timestamp>,
+}
+
+/// At most `limit` tenants whose ids come after `after`, in the order of their ids; those whose resource is gone, or all.
+///
+/// # Errors
+///
+/// [`StoreError::Postgres`]; the same call may be made again.
+pub async fn list(pool: &PgPool, detached: bool, after: &str, limit: u16) -> Result<Vec<Listed>, StoreError> {
+    sqlx::query!(
+        r#"SELECT id, owner_namespace, owner_uid, suspended,
+                  detached_at AS "detached_at: jiff_sqlx::Timestamp",
+                  deletion_started_at AS "deletion_started_at: jiff_sqlx::Timestamp"
+           FROM tenants
+           WHERE id > $1 AND (detached_at IS NOT NULL OR NOT $2)
+           ORDER BY id
+           LIMIT $3"#,
+        after,
+        detached,
+        i64::from(limit),
+    )
+    .map(|row| Listed {
+        id: row.id,
+        namespace: row.owner_namespace,
+        owner_uid: row.owner_uid,
+        suspended: row.suspended,
+        detached_at: row.detached_at.map(jiff_sqlx::Timestamp::to_jiff),
+        deletion_started_at: row.deletion_started_at.map(jiff_sqlx::Timestamp::to_jiff),
+    })
+    .fetch_all(pool)
+    .await
+    .map_err(StoreError::postgres("list the tenants"))
+}
+
+/// One tenant, as [`list`] has it.
+///
+/// # Errors
+///
+/// [`StoreError::Postgres`]; the same call may be made again.
+pub async fn get(pool: &PgPool, id: &str) -> Result<Option<Listed>, StoreError> {
+    sqlx::query!(
+        r#"SELECT id, owner_namespace, owner_uid, suspended,
+                  detached_at AS "detached_at: jiff_sqlx::Timestamp",
+                  deletion_started_at AS "deletion_started_at: jiff_sqlx::Timestamp"
+           FROM tenants
+           WHERE id = $1"#,
+        id,
+    )
+    .map(|row| Listed {
+        id: row.id,
+        namespace: row.owner_namespace,
+        owner_uid: row.owner_uid,
+        suspended: row.suspended,
+        detached_at: row.detached_at.map(jiff_sqlx::Timestamp::to_jiff),
+        deletion_started_at: row.deletion_started_at.map(jiff_sqlx::Timestamp::to_jiff),
+    })
+    .fetch_optional(pool)
+    .await
+    .map_err(StoreError::postgres("read a tenant"))
 }
 
 /// A tenant's open period.

@@ -38,6 +38,7 @@ fn row(url: &str) -> TenantRow {
         thresholds: vec![80],
         billing_day: 15,
         time_zone: "Europe/Berlin".into(),
+        suspended: false,
         owner: Owner { namespace: "shop".into(), uid: "uid-1".into() },
         detached_at: None,
         slack: Some(SlackRow { fingerprint: Some(sealer().fingerprint("acme", url)), enabled: true }),
@@ -47,7 +48,7 @@ fn row(url: &str) -> TenantRow {
 
 /// `row` as found, last written by the operator as `recorded`.
 fn found(row: TenantRow, recorded: &TenantRow) -> FoundTenant {
-    FoundTenant { row, recorded: Some(recorded.as_recorded()) }
+    FoundTenant { row, recorded: Some(recorded.as_recorded()), is_being_deleted: false }
 }
 
 fn observed(found: Option<FoundTenant>, slack_url: &str) -> Observed {
@@ -88,7 +89,11 @@ fn a_row_is_written_only_where_it_says_something_else_and_the_trail_says_why() {
             Some(found(detached_like(&changed), &row(OTHER_URL))),
             Some(ChangeKind::Changed),
         ),
-        ("a detached row", Some(FoundTenant { row: detached, recorded: None }), Some(ChangeKind::Adopted)),
+        (
+            "a detached row",
+            Some(FoundTenant { row: detached, recorded: None, is_being_deleted: false }),
+            Some(ChangeKind::Adopted),
+        ),
         (
             "the row of an earlier resource",
             Some(found(of_another("shop", "uid-0"), &of_another("shop", "uid-0"))),
@@ -112,9 +117,13 @@ fn the_older_claim_holds_even_after_its_resource_is_gone() {
     let theirs = TenantRow { owner: Owner { namespace: "other".into(), uid: "uid-9".into() }, ..row(URL) };
     let theirs_detached = TenantRow { detached_at: Some(Timestamp::UNIX_EPOCH), ..theirs.clone() };
     for row in [theirs, theirs_detached] {
+        let detached = row.detached_at.is_some();
         let (write, problem) = planned(&acme(), &observed(Some(found(row.clone(), &row)), URL));
         assert_eq!(write, None);
-        assert_eq!(problem, Some(Problem::TenantIdTaken { id: "acme".into(), namespace: "other".into() }));
+        assert_eq!(
+            problem,
+            Some(Problem::TenantIdTaken { id: "acme".into(), namespace: "other".into(), detached })
+        );
     }
 }
 

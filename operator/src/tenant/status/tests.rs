@@ -27,6 +27,12 @@ fn usage(total_tokens: i64) -> Usage {
     Usage { period, total_tokens }
 }
 
+/// The status after a reconcile that told what there was to tell, with a budget that is never used up.
+fn told_after(tenant: &Tenant, outcome: &Outcome<'_>, seen: Option<&Usage>, now: Timestamp) -> TenantStatus {
+    let show = seen.is_some_and(|seen| news(tenant, seen, now) != News::None);
+    after(tenant, outcome, seen, show, now)
+}
+
 /// The statuses of Ready, Reconciling and Stalled, and their reason.
 fn summary(status: &TenantStatus) -> (Vec<&str>, &str) {
     let statuses = status.conditions.iter().map(|condition| condition.status.as_str()).collect();
@@ -35,20 +41,21 @@ fn summary(status: &TenantStatus) -> (Vec<&str>, &str) {
 
 /// The status of a tenant in force that has used `total_tokens`, told at `time`.
 fn told(total_tokens: i64, time: &str) -> TenantStatus {
-    after(&acme(None), &Outcome::InForce, Some(&usage(total_tokens)), at(time))
+    told_after(&acme(None), &Outcome::InForce, Some(&usage(total_tokens)), at(time))
 }
 
 #[test]
 fn the_conditions_are_those_of_kstatus() {
-    let taken = Problem::TenantIdTaken { id: "acme".into(), namespace: "other".into() };
+    let taken = Problem::TenantIdTaken { id: "acme".into(), namespace: "other".into(), detached: false };
     let cases = [
         (Outcome::InForce, ["True", "False", "False"], "Synced"),
         (Outcome::Stalled(&taken), ["False", "False", "True"], "TenantIdTaken"),
         (Outcome::Retrying(&Error::Overtaken), ["False", "True", "False"], "Retrying"),
     ];
     for (outcome, statuses, reason) in cases {
-        let status = after(&acme(None), &outcome, None, at(NOW));
+        let status = told_after(&acme(None), &outcome, None, at(NOW));
         assert_eq!(summary(&status), (statuses.to_vec(), reason));
+        assert_eq!(status.conditions.len(), 3, "QuotaAvailable needs usage");
         let types: Vec<&str> = status.conditions.iter().map(|condition| condition.type_.as_str()).collect();
         assert_eq!(types, ["Ready", "Reconciling", "Stalled"]);
         assert_eq!(status.observed_generation, Some(3));
@@ -58,13 +65,13 @@ fn the_conditions_are_those_of_kstatus() {
 
 #[test]
 fn a_transition_time_is_kept_until_the_condition_changes() {
-    let first = after(&acme(None), &Outcome::InForce, None, at("2026-03-20T10:00:00Z"));
-    let second = after(&acme(Some(first.clone())), &Outcome::InForce, None, at(NOW));
+    let first = told_after(&acme(None), &Outcome::InForce, None, at("2026-03-20T10:00:00Z"));
+    let second = told_after(&acme(Some(first.clone())), &Outcome::InForce, None, at(NOW));
     assert_eq!(first, second);
     assert!(is_told(&acme(Some(first.clone())), &second));
 
     let missing = Problem::SecretNotFound { name: "acme-slack".into() };
-    let third = after(&acme(Some(first)), &Outcome::Stalled(&missing), None, at(NOW));
+    let third = told_after(&acme(Some(first)), &Outcome::Stalled(&missing), None, at(NOW));
     let times: Vec<String> =
         third.conditions.iter().map(|condition| condition.last_transition_time.0.to_string()).collect();
     assert_eq!(times, [NOW, "2026-03-20T10:00:00Z", NOW], "Reconciling was and is False");
@@ -86,14 +93,19 @@ fn usage_is_written_at_most_once_a_minute_unless_it_is_the_first() {
         // told, when, seen, due
         (0, "2026-03-20T11:59:59Z", 0, false),
         (0, "2026-03-20T11:59:59Z", 5, true),
-        (5, "2026-03-20T11:59:59Z", 6, false),
-        (5, "2026-03-20T11:59:01Z", 6, false),
-        (5, "2026-03-20T11:59:00Z", 6, true),
+        (5, "2026-03-20T11:59:59Z", 16, false),
+        (5, "2026-03-20T11:59:01Z", 16, false),
+        (5, "2026-03-20T11:59:00Z", 16, true),
+        // The percent is the same.
+        (5, "2026-03-20T11:00:00Z", 6, false),
         (5, "2026-03-20T11:00:00Z", 5, false),
+        // The quota is used up, or is no longer.
+        (990, "2026-03-20T11:59:59Z", 1_000, true),
+        (1_005, "2026-03-20T11:59:59Z", 999, true),
     ];
     for (before, time, seen, due) in cases {
         let tenant = acme(Some(told(before, time)));
-        let status = after(&tenant, &Outcome::InForce, Some(&usage(seen)), at(NOW));
+        let status = told_after(&tenant, &Outcome::InForce, Some(&usage(seen)), at(NOW));
         let shown = status.usage.clone().unwrap();
         assert_eq!(shown.total_tokens, if due { seen } else { before }, "{before} at {time}, then {seen}");
         assert_eq!(is_told(&tenant, &status), !due, "{before} at {time}, then {seen}");
@@ -107,24 +119,24 @@ fn a_new_period_and_an_edited_quota_show_at_once() {
         period: BillingPeriod { start: at("2026-04-15T00:00:00Z"), end: at("2026-05-15T00:00:00Z") },
         total_tokens: 0,
     };
-    let shown = after(&tenant, &Outcome::InForce, Some(&next), at(NOW)).usage.unwrap();
+    let shown = told_after(&tenant, &Outcome::InForce, Some(&next), at(NOW)).usage.unwrap();
     assert_eq!((shown.total_tokens, shown.percent), (0, 0));
     assert_eq!(shown.period_end.0, next.period.end);
 
     let mut edited = tenant;
     edited.metadata.generation = Some(4);
     edited.spec.monthly_quota = 600;
-    let shown = after(&edited, &Outcome::InForce, Some(&usage(500)), at(NOW)).usage.unwrap();
+    let shown = told_after(&edited, &Outcome::InForce, Some(&usage(500)), at(NOW)).usage.unwrap();
     assert_eq!((shown.total_tokens, shown.percent), (500, 83));
 }
 
 #[test]
 fn usage_stays_while_it_cannot_be_read_and_is_not_shown_to_a_stranger() {
     let tenant = acme(Some(told(500, NOW)));
-    let status = after(&tenant, &Outcome::Retrying(&Error::Overtaken), None, at(NOW));
+    let status = told_after(&tenant, &Outcome::Retrying(&Error::Overtaken), None, at(NOW));
     assert_eq!(status.usage, tenant.status.as_ref().unwrap().usage);
-    let taken = Problem::TenantIdTaken { id: "acme".into(), namespace: "other".into() };
-    let status = after(&tenant, &Outcome::Stalled(&taken), Some(&usage(500)), at(NOW));
+    let taken = Problem::TenantIdTaken { id: "acme".into(), namespace: "other".into(), detached: false };
+    let status = told_after(&tenant, &Outcome::Stalled(&taken), Some(&usage(500)), at(NOW));
     assert_eq!(status.usage, None);
 }
 
@@ -132,9 +144,61 @@ fn usage_stays_while_it_cannot_be_read_and_is_not_shown_to_a_stranger() {
 fn a_problem_is_news_once() {
     let missing = Problem::SecretNotFound { name: "acme-slack".into() };
     assert!(!is_known(&acme(None), &missing));
-    let status = after(&acme(None), &Outcome::Stalled(&missing), None, at(NOW));
+    let status = told_after(&acme(None), &Outcome::Stalled(&missing), None, at(NOW));
     let tenant = acme(Some(status));
     assert!(is_known(&tenant, &missing));
     assert!(!is_known(&tenant, &Problem::SecretNotFound { name: "other".into() }));
     assert!(!is_ready(&tenant));
+}
+
+/// Words that stand in the code as a reason does, and are none.
+const NO_REASONS: [&str; 12] = [
+    "Deliver",
+    "Unknown",
+    "True",
+    "False",
+    "Ready",
+    "Reconciling",
+    "Stalled",
+    "QuotaAvailable",
+    "AlertDelivered",
+    "Reconcile",
+    "Pod",
+    "Acme",
+];
+
+/// The words in camel case that `text` has between two `quote`s.
+fn words(text: &str, quote: char) -> std::collections::BTreeSet<&str> {
+    let word = |part: &&str| {
+        part.starts_with(|first: char| first.is_ascii_uppercase())
+            && part.chars().all(|letter| letter.is_ascii_alphabetic())
+            && part.chars().any(|letter| letter.is_ascii_lowercase())
+    };
+    text.lines()
+        .take_while(|line| !line.starts_with("#[cfg(test)]"))
+        .flat_map(|line| line.split(quote).skip(1).step_by(2).filter(word).collect::<Vec<_>>())
+        .collect()
+}
+
+#[test]
+fn the_page_for_operations_has_every_reason_and_no_other() {
+    let code = [
+        include_str!("../status.rs"),
+        include_str!("quota.rs"),
+        include_str!("../plan.rs"),
+        include_str!("../report.rs"),
+        include_str!("../deliveries.rs"),
+    ];
+    let mut reasons: std::collections::BTreeSet<&str> =
+        code.iter().flat_map(|text| words(text, '"')).collect();
+    for word in NO_REASONS {
+        reasons.remove(word);
+    }
+    let page = include_str!("../../../../docs/operations.md");
+    let rows = page.lines().filter(|line| line.starts_with("| `")).collect::<Vec<_>>();
+    let documented: std::collections::BTreeSet<&str> = rows
+        .iter()
+        .filter_map(|row| words(row, '`').into_iter().find(|word| row.starts_with(&format!("| `{word}`"))))
+        .collect();
+    assert_eq!(documented, reasons);
 }

@@ -15,6 +15,7 @@ fn acme() -> TenantRow {
         thresholds: vec![80],
         billing_day: 15,
         time_zone: "Europe/Berlin".into(),
+        suspended: false,
         owner: Owner { namespace: "shop".into(), uid: "uid-1".into() },
         detached_at: None,
         slack: Some(SlackRow { fingerprint: Some(sealer().fingerprint("acme", URL)), enabled: true }),
@@ -68,7 +69,7 @@ async fn a_row_reads_back_as_it_was_written_and_the_url_is_nowhere_in_the_clear(
 async fn a_change_is_one_transaction_with_its_line_in_the_trail(pool: PgPool) {
     create(&pool, &acme()).await;
     let before = acme();
-    let after = TenantRow { monthly_quota: 2_000, slack: None, ..acme() };
+    let after = TenantRow { monthly_quota: 2_000, suspended: true, slack: None, ..acme() };
     let change = change_to(ChangeKind::Changed, Some(&before), &after);
     assert!(write(&pool, &change).await.unwrap());
     assert_eq!(found(&pool).await.row, after);
@@ -109,14 +110,14 @@ async fn whoever_was_slower_writes_nothing(pool: PgPool) {
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_row_is_detached_once_and_only_for_its_own_resource(pool: PgPool) {
     create(&pool, &acme()).await;
-    let row = Attached { id: "acme".into(), owner_uid: "uid-1".into() };
-    assert_eq!(attached(&pool, "shop").await.unwrap(), [row]);
-    assert_eq!(attached(&pool, "other").await.unwrap(), []);
+    let row = Attached { namespace: "shop".into(), id: "acme".into(), owner_uid: "uid-1".into() };
+    assert_eq!(attached(&pool, Some("shop")).await.unwrap(), [row]);
+    assert_eq!(attached(&pool, Some("other")).await.unwrap(), []);
 
     assert!(!detach(&pool, "acme", "uid-2").await.unwrap(), "another resource");
     assert!(detach(&pool, "acme", "uid-1").await.unwrap());
     assert!(!detach(&pool, "acme", "uid-1").await.unwrap(), "a second time");
-    assert_eq!(attached(&pool, "shop").await.unwrap(), []);
+    assert_eq!(attached(&pool, Some("shop")).await.unwrap(), []);
     let detached = found(&pool).await;
     assert!(detached.row.detached_at.is_some());
     assert_eq!(detached.recorded, None);
@@ -203,4 +204,22 @@ async fn a_webhooks_former_secret_stays_for_a_day_beside_the_new_one(pool: PgPoo
     }
     assert!(write(&pool, &change_to(ChangeKind::Changed, Some(&before), &acme())).await.unwrap());
     assert_eq!(found(&pool).await.row, acme());
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_list_goes_on_where_it_ended_and_can_be_of_the_detached_alone(pool: PgPool) {
+    for id in ["acme", "globex", "initech"] {
+        crate::testing::add_tenant(&pool, id).await;
+    }
+    detach(&pool, "globex", "globex").await.unwrap();
+    let ids = async |detached, after, limit| -> Vec<String> {
+        let listed = list(&pool, detached, after, limit).await.unwrap();
+        listed.into_iter().map(|tenant| tenant.id).collect()
+    };
+    assert_eq!(ids(false, "", 2).await, ["acme", "globex"]);
+    assert_eq!(ids(false, "globex", 2).await, ["initech"]);
+    assert_eq!(ids(true, "", 2).await, ["globex"]);
+    let globex = get(&pool, "globex").await.unwrap().unwrap();
+    assert_eq!((globex.namespace.as_str(), globex.detached_at.is_some()), ("default", true));
+    assert_eq!(get(&pool, "nobody").await.unwrap(), None);
 }

@@ -19,6 +19,7 @@ fn acme() -> TenantRow {
         thresholds: vec![80],
         billing_day: 1,
         time_zone: "UTC".into(),
+        suspended: false,
         owner: Owner { namespace: "shop".into(), uid: "uid-1".into() },
         detached_at: None,
         slack: None,

@@ -1,0 +1,247 @@
+//! How a tenant is suspended, uses up its quota, ends, and comes back.
+
+use flagmeter_crds::Tenant;
+use flagmeter_operator::tenant::{FINALIZER, SKIP_CLEANUP};
+use flagmeter_store::PgPool;
+use flagmeter_store::postgres::tenants;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::{Value, json};
+
+use crate::cluster::{Cluster, eventually, in_namespace};
+use crate::proxy::Proxy;
+use crate::running::{Running, sealer};
+
+/// The tenant's condition, once it has `status` and `reason`.
+async fn condition(cluster: &Cluster, type_: &str, status: &str, reason: &str) -> Condition {
+    let tenants: Api<Tenant> = cluster.api();
+    eventually(&format!("{type_} is {status}, {reason}"), async || {
+        let conditions = tenants.get("acme").await.unwrap().status?.conditions;
+        conditions.into_iter().find(|condition| {
+            (condition.type_.as_str(), condition.status.as_str(), condition.reason.as_str())
+                == (type_, status, reason)
+        })
+    })
+    .await
+}
+
+/// What the worker would have counted.
+async fn use_tokens(cluster: &Cluster, db: &PgPool, tokens: i64) {
+    let usage = cluster.api::<Tenant>().get("acme").await.unwrap().status.unwrap().usage.unwrap();
+    sqlx::query(
+        "INSERT INTO usage_periods (tenant, period_start, period_end, total_tokens, events, last_minute)
+         VALUES ('acme', $1::text::timestamptz, $2::text::timestamptz, $3, 1, $1::text::timestamptz)
+         ON CONFLICT (tenant, period_start) DO UPDATE SET total_tokens = EXCLUDED.total_tokens",
+    )
+    .bind(usage.period_start.0.to_string())
+    .bind(usage.period_end.0.to_string())
+    .bind(tokens)
+    .execute(db)
+    .await
+    .unwrap();
+}
+
+async fn delete(cluster: &Cluster) {
+    cluster.api::<Tenant>().delete("acme", &DeleteParams::default()).await.unwrap();
+}
+
+async fn gone(cluster: &Cluster) {
+    let tenants: Api<Tenant> = cluster.api();
+    eventually("the Tenant is gone", async || tenants.get_opt("acme").await.unwrap().is_none().then_some(()))
+        .await;
+}
+
+async fn merge(cluster: &Cluster, patch: Value) {
+    let tenants: Api<Tenant> = cluster.api();
+    tenants.patch("acme", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+}
+
+async fn rows(db: &PgPool, table: &str) -> i64 {
+    let count = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
+    sqlx::query_scalar(count).fetch_one(db).await.unwrap()
+}
+
+/// A pool whose server can be away, and the wire to it.
+pub(crate) async fn through_a_wire(db: &PgPool) -> (PgPool, Proxy) {
+    let options = (*db.connect_options()).clone();
+    let proxy = Proxy::to(&format!("{}:{}", options.get_host(), options.get_port())).await;
+    let options = options.host("127.0.0.1").port(proxy.address.port());
+    let pool = sqlx::postgres::PgPoolOptions::new()
+        .max_connections(6)
+        .acquire_timeout(std::time::Duration::from_secs(2))
+        .connect_lazy_with(options);
+    (pool, proxy)
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_quota_that_is_used_up_shows_at_once_and_so_does_its_raise(db: PgPool) {
+    in_namespace(async move |cluster| {
+        let operator = Running::start(&cluster, &db, "operator-0").await;
+        cluster.apply("acme", json!({ "monthlyQuota": 1_000 })).await;
+        condition(&cluster, "QuotaAvailable", "True", "WithinQuota").await;
+        use_tokens(&cluster, &db, 999).await;
+        let tenants: Api<Tenant> = cluster.api();
+        eventually("99 %", async || {
+            (tenants.get("acme").await.unwrap().status?.usage?.percent == 99).then_some(())
+        })
+        .await;
+        // Less than a minute later.
+        use_tokens(&cluster, &db, 1_000).await;
+        let used_up = condition(&cluster, "QuotaAvailable", "False", "QuotaExhausted").await;
+        assert!(used_up.message.contains("1000 tokens"), "{}", used_up.message);
+        condition(&cluster, "Ready", "True", "Synced").await;
+
+        cluster.apply("acme", json!({ "monthlyQuota": 2_000 })).await;
+        condition(&cluster, "QuotaAvailable", "True", "WithinQuota").await;
+        operator.stop().await;
+    })
+    .await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_suspended_tenant_is_marked_in_its_row_and_said_to_be(db: PgPool) {
+    in_namespace(async move |cluster| {
+        let operator = Running::start(&cluster, &db, "operator-0").await;
+        cluster.apply("acme", json!({ "monthlyQuota": 1_000, "suspended": true })).await;
+        cluster.reported("acme", "Suspended").await;
+        let found = tenants::find(&db, &sealer(), "acme").await.unwrap().unwrap();
+        assert!(found.row.suspended);
+        merge(&cluster, json!({ "spec": { "suspended": false } })).await;
+        cluster.reported("acme", "Synced").await;
+        let found = tenants::find(&db, &sealer(), "acme").await.unwrap().unwrap();
+        assert!(!found.row.suspended);
+        operator.stop().await;
+    })
+    .await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_tenant_that_is_deleted_with_all_that_was_counted_leaves_nothing(db: PgPool) {
+    in_namespace(async move |cluster| {
+        let operator = Running::start(&cluster, &db, "operator-0").await;
+        cluster.apply("acme", json!({ "monthlyQuota": 1_000, "deletionPolicy": "Delete" })).await;
+        let tenant = cluster.reported("acme", "Synced").await;
+        assert_eq!(tenant.finalizers(), [FINALIZER]);
+        use_tokens(&cluster, &db, 10).await;
+        delete(&cluster).await;
+        gone(&cluster).await;
+        assert_eq!((rows(&db, "tenants").await, rows(&db, "usage_periods").await), (0, 0));
+        let kinds: Vec<String> =
+            sqlx::query_scalar("SELECT kind FROM tenant_changes ORDER BY id").fetch_all(&db).await.unwrap();
+        assert_eq!(kinds, ["created", "deletion_started", "deleted"]);
+
+        cluster.apply("acme", json!({ "monthlyQuota": 1_000 })).await;
+        let tenant = cluster.reported("acme", "Synced").await;
+        assert_eq!(tenant.status.unwrap().usage.unwrap().total_tokens, 0);
+        assert!(tenant.metadata.finalizers.is_none(), "Retain has no finalizer");
+        operator.stop().await;
+    })
+    .await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_policy_that_is_changed_to_retain_takes_the_finalizer_away(db: PgPool) {
+    in_namespace(async move |cluster| {
+        let operator = Running::start(&cluster, &db, "operator-0").await;
+        cluster.apply("acme", json!({ "monthlyQuota": 1_000, "deletionPolicy": "Delete" })).await;
+        cluster.reported("acme", "Synced").await;
+        use_tokens(&cluster, &db, 10).await;
+        cluster.apply("acme", json!({ "monthlyQuota": 1_000, "deletionPolicy": "Retain" })).await;
+        let tenants: Api<Tenant> = cluster.api();
+        eventually("the finalizer is gone", async || {
+            tenants.get("acme").await.unwrap().finalizers().is_empty().then_some(())
+        })
+        .await;
+        delete(&cluster).await;
+        gone(&cluster).await;
+        assert_eq!(rows(&db, "usage_periods").await, 1);
+        operator.stop().await;
+    })
+    .await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn while_postgresql_is_away_a_deletion_waits_and_says_so_and_then_ends(db: PgPool) {
+    in_namespace(async move |cluster| {
+        let (pool, wire) = through_a_wire(&db).await;
+        let operator = Running::start(&cluster, &pool, "operator-0").await;
+        cluster.apply("acme", json!({ "monthlyQuota": 1_000, "deletionPolicy": "Delete" })).await;
+        cluster.reported("acme", "Synced").await;
+        wire.cut();
+        delete(&cluster).await;
+        let waits = condition(&cluster, "Reconciling", "True", "DatabaseUnavailable").await;
+        assert!(waits.message.contains("failed to delete the tenant's rows"), "{}", waits.message);
+        assert_eq!(rows(&db, "tenants").await, 1);
+        wire.mend();
+        gone(&cluster).await;
+        assert_eq!(rows(&db, "tenants").await, 0);
+        operator.stop().await;
+    })
+    .await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn the_annotation_lets_a_tenant_go_whatever_is_away(db: PgPool) {
+    in_namespace(async move |cluster| {
+        let (pool, wire) = through_a_wire(&db).await;
+        let operator = Running::start(&cluster, &pool, "operator-0").await;
+        cluster.apply("acme", json!({ "monthlyQuota": 1_000, "deletionPolicy": "Delete" })).await;
+        cluster.reported("acme", "Synced").await;
+        wire.cut();
+        delete(&cluster).await;
+        condition(&cluster, "Reconciling", "True", "DatabaseUnavailable").await;
+        merge(&cluster, json!({ "metadata": { "annotations": { SKIP_CLEANUP: "true" } } })).await;
+        gone(&cluster).await;
+        wire.mend();
+        eventually("the row is detached", async || {
+            let found = tenants::find(&db, &sealer(), "acme").await.unwrap()?;
+            found.row.detached_at.map(drop)
+        })
+        .await;
+        operator.stop().await;
+    })
+    .await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn what_an_earlier_deletion_left_is_deleted_before_a_new_tenant_begins(db: PgPool) {
+    in_namespace(async move |cluster| {
+        let operator = Running::start(&cluster, &db, "operator-0").await;
+        cluster.apply("acme", json!({ "monthlyQuota": 1_000 })).await;
+        cluster.reported("acme", "Synced").await;
+        use_tokens(&cluster, &db, 10).await;
+        operator.stop().await;
+        delete(&cluster).await;
+        gone(&cluster).await;
+        sqlx::query("UPDATE tenants SET deletion_started_at = now()").execute(&db).await.unwrap();
+
+        let operator = Running::start(&cluster, &db, "operator-0").await;
+        cluster.apply("acme", json!({ "monthlyQuota": 1_000 })).await;
+        let tenant = cluster.reported("acme", "Synced").await;
+        assert_eq!(tenant.status.unwrap().usage.unwrap().total_tokens, 0);
+        assert_eq!(rows(&db, "usage_periods").await, 0);
+        operator.stop().await;
+    })
+    .await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn an_id_that_becomes_free_goes_to_whoever_waits_for_it_in_another_namespace(db: PgPool) {
+    in_namespace(async move |cluster| {
+        let other = cluster.beside().await;
+        let client = Client::try_from(cluster.operator_config(&[&other]).await).unwrap();
+        let operator = Running::with_client(client, &[&cluster, &other], &db, "operator-0");
+        cluster.apply("acme", json!({ "monthlyQuota": 1_000, "deletionPolicy": "Delete" })).await;
+        cluster.reported("acme", "Synced").await;
+        other.apply("acme", json!({ "monthlyQuota": 5 })).await;
+        other.reported("acme", "TenantIdTaken").await;
+
+        delete(&cluster).await;
+        other.reported("acme", "Synced").await;
+        let found = tenants::find(&db, &sealer(), "acme").await.unwrap().unwrap();
+        assert_eq!((found.row.owner.namespace, found.row.monthly_quota), (other.namespace.clone(), 5));
+        operator.stop().await;
+    })
+    .await;
+}
