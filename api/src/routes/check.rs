@@ -68,7 +68,7 @@ async fn check(
         quota: tenant.quota.at(now),
         used: current.usage.total_tokens,
         queued: tenant.queued().tokens(&current.period, snapshot.complete_until()),
-        suspended: false,
+        suspended: tenant.suspended,
     };
     let denial = standing.allows(tokens).err();
     let answer = Answer {

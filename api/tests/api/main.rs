@@ -205,6 +205,8 @@ async fn a_suspended_tenant_s_events_are_refused_and_its_usage_can_be_read(pool:
     assert_eq!(refused.json["code"], "tenant_suspended");
     assert!(refused.json["detail"].as_str().unwrap().contains("`acme` is suspended"), "{}", refused.body);
     assert_eq!(server.get("/usage/acme").await.status, StatusCode::OK);
+    let check = server.get("/check/acme?tokens=1").await.json;
+    assert_eq!((&check["allowed"], &check["reason"]), (&json!(false), &json!("suspended")), "{check}");
 
     // Among others it is one of the faults, and those that can be taken are, if that is asked for.
     let other = json!({ "tenant": "globex", "feature": "chat", "tokens": 1 });
