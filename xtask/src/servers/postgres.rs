@@ -92,7 +92,9 @@ impl Server for Postgres {
             "unix_socket_directories=",
             // One pool a process of FlagMeter, and the tests' databases side by side.
             "max_connections=200",
-            "shared_buffers=128MB",
+            // The counters and the newest leaves of the ledger; for the rest the kernel's cache is as good, and
+            // gives memory back.
+            "shared_buffers=64MB",
             "max_wal_size=2GB",
             "wal_compression=off",
             "log_line_prefix=%m [%p] %u@%d ",
