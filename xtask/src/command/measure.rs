@@ -74,9 +74,8 @@ pub(crate) fn bench(options: &BenchOptions) -> Result<ExitCode> {
         return write_readme(program).map(|()| ExitCode::SUCCESS);
     }
     let only: Vec<&str> = options.only.iter().flat_map(|only| ["--only", only]).collect();
-    let all = !options.options.quick && only.is_empty();
-    let code = measure("bench", options.options.quick, &only, all)?;
-    if all {
+    let code = measure("bench", options.options.quick, &only)?;
+    if is_whole(options.options.quick, &only) {
         // In the same profile as was measured: it is built.
         write_readme(cargo(&["run", "--quiet", "--release", "--package", "loadtest", "--"]))?;
     }
@@ -85,12 +84,12 @@ pub(crate) fn bench(options: &BenchOptions) -> Result<ExitCode> {
 
 /// The ratios, in a few short rounds.
 pub(crate) fn quick_bench() -> Result<ExitCode> {
-    measure("bench", true, &[], false)
+    measure("bench", true, &[])
 }
 
 /// The prototype's profile, constant rates, and saturation.
 pub(crate) fn loadtest(options: &Options) -> Result<ExitCode> {
-    measure("profile", options.quick, &[], !options.quick)
+    measure("profile", options.quick, &[])
 }
 
 fn write_readme(mut program: Command) -> Result<()> {
@@ -99,15 +98,19 @@ fn write_readme(mut program: Command) -> Result<()> {
     Execution::new(program, MEASURE_LIMIT).run().map(drop)
 }
 
-/// Measures `what`; the results are kept in the checkout if they are those of all of it, at full length.
-fn measure(what: &str, quick: bool, arguments: &[&str], keep: bool) -> Result<ExitCode> {
+/// Whether all is measured, at full length: only such results are kept in the checkout.
+fn is_whole(quick: bool, arguments: &[&str]) -> bool {
+    !quick && arguments.is_empty()
+}
+
+fn measure(what: &str, quick: bool, arguments: &[&str]) -> Result<ExitCode> {
     let progress = Progress::new();
     let state = State::at(Path::new(FOLDER));
     let Some(_lock) = state.lock()? else { bail!("something is measured already in this checkout") };
     supervision::stop_all(&state, &progress);
     state.clear()?;
     let mut state = State::at(Path::new(FOLDER));
-    let outcome = on_servers(&mut state, what, quick, arguments, keep, &progress);
+    let outcome = on_servers(&mut state, what, quick, arguments, &progress);
     supervision::stop_all(&state, &progress);
     state.registry().remove(crate::registry::SUPERVISOR);
     // Gigabytes that nobody needs; what stays is removed by the next run.
@@ -125,7 +128,6 @@ fn on_servers(
     what: &str,
     quick: bool,
     arguments: &[&str],
-    keep: bool,
     progress: &Progress,
 ) -> Result<ExitCode> {
     let cache = Cache::open()?;
@@ -150,7 +152,8 @@ fn on_servers(
         Execution::new(migrate, MIGRATE_LIMIT).run().map(|_| "")
     })?;
 
-    let results = if keep { checkout::path(RESULTS) } else { state.folder().join("results") };
+    let results =
+        if is_whole(quick, arguments) { checkout::path(RESULTS) } else { state.folder().join("results") };
     let mut loadtest = Command::new(program(&executables, "loadtest")?);
     loadtest.arg(what).args(quick.then_some("--quick")).args(arguments);
     for (flag, name) in [("--postgres-pid", Name::Postgres), ("--valkey-pid", Name::Valkey)] {
