@@ -1,5 +1,6 @@
 //! The figures that are held to something: each with a floor that must hold and an aim.
 
+use flagmeter_core::number::grouped;
 use serde::{Deserialize, Serialize};
 
 /// Which of two values is the better one.
@@ -140,24 +141,13 @@ pub(crate) fn median(values: &[f64]) -> f64 {
 /// A number with as many digits as it takes to tell it from its neighbours.
 pub(crate) fn figure(value: f64) -> String {
     match value.abs() {
-        size if size >= 1_000.0 => grouped(&format!("{value:.0}")),
-        size if size >= 100.0 => format!("{value:.0}"),
+        size if size >= 100.0 => {
+            let whole = format!("{value:.0}");
+            whole.parse().map_or(whole, grouped)
+        }
         size if size >= 10.0 => format!("{value:.1}"),
         _ => format!("{value:.2}"),
     }
-}
-
-/// Commas between thousands.
-fn grouped(digits: &str) -> String {
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        let left = digits.len() - index;
-        if index > 0 && left.is_multiple_of(3) && !text.ends_with('-') {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 #[cfg(test)]
