@@ -1,13 +1,21 @@
 //! `flagmeter alerts`, as a person runs it, over a real PostgreSQL.
-#![expect(clippy::unwrap_used, reason = "a test ends at the first thing that is not as it should be")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends at the first thing that is not as it should be"
+)]
 
 use std::process::Output;
+use std::time::Duration;
 
-use flagmeter_store::postgres::deliveries::{self, Conclusion};
+use flagmeter_store::postgres::deliveries::{self, Conclusion, Taken};
 use flagmeter_store::{PgPool, testing};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use sqlx::ConnectOptions;
+
+/// How long a test waits for something that takes a fraction of it.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 const SEALED: &[u8] = b"a sealed text of at least 28 bytes";
 
@@ -25,14 +33,19 @@ fn said(output: &Output) -> String {
 /// A worker in the place of one: concludes what is due in turn as it is told.
 async fn work(pool: &PgPool, conclusions: Vec<Conclusion<'_>>) {
     for conclusion in conclusions {
-        let taken = loop {
-            let now = "2100-01-01T00:00:00Z".parse().unwrap();
-            match deliveries::take(pool, now, SignedDuration::from_mins(1)).await.unwrap() {
-                Some(taken) => break taken,
-                None => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
-            }
-        };
+        let taken =
+            tokio::time::timeout(PATIENCE, next_due(pool)).await.expect("the command asks for a message");
         assert!(deliveries::conclude(pool, &taken, conclusion).await.unwrap());
+    }
+}
+
+async fn next_due(pool: &PgPool) -> Taken {
+    let now = "2100-01-01T00:00:00Z".parse().unwrap();
+    loop {
+        match deliveries::take(pool, now, SignedDuration::from_mins(1)).await.unwrap() {
+            Some(taken) => return taken,
+            None => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
     }
 }
 

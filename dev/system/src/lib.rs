@@ -1,7 +1,8 @@
 //! The whole system as its tests see it: what `cargo xtask up` started, through HTTP, kubectl and psql.
 //!
 //! - [`System`] is the system that `FLAGMETER_ENV_JSON` describes.
-//! - [`client`] sends events the way a client should.
+//! - [`client`] sends events the way a client should; [`receiver`] takes alerts.
+//! - [`held`] keeps something from going on in PostgreSQL.
 //! - [`until`] waits for a condition, with a deadline.
 #![expect(
     clippy::unwrap_used,
@@ -11,6 +12,8 @@
 )]
 
 pub mod client;
+pub mod held;
+pub mod receiver;
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -21,6 +24,8 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
+
+use crate::held::Held;
 
 /// How long a test waits for something that should take seconds.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -100,8 +105,7 @@ impl System {
             "spec": spec,
         });
         tenant["spec"]["monthlyQuota"] = quota.into();
-        let applied = self.try_kubectl(&["apply", "-f", "-"], &tenant.to_string());
-        assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+        self.apply(&tenant);
         let _ = self.kubectl(&[
             "wait",
             "--for=condition=Ready",
@@ -109,6 +113,26 @@ impl System {
             "--timeout=60s",
         ]);
         until("the api knows the tenant", || (self.usage(name)?["monthlyQuota"] == quota).then_some(()));
+    }
+
+    /// The same, whose alerts go to the Slack channel of this URL.
+    pub fn apply_tenant_told_at(&self, url: &str, name: &str, quota: i64, spec: &Value) {
+        let secret = format!("{name}-slack");
+        self.apply(&json!({
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": { "name": secret },
+            "stringData": { "url": url },
+        }));
+        let mut spec = spec.clone();
+        spec["alerts"]["slack"] = json!({ "secretRef": { "name": secret, "key": "url" } });
+        self.apply_tenant_of(name, quota, &spec);
+    }
+
+    /// `kubectl apply` of a resource.
+    pub fn apply(&self, resource: &Value) {
+        let applied = self.try_kubectl(&["apply", "-f", "-"], &resource.to_string());
+        assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
     }
 
     /// What `GET /usage/TENANT` answers, if it is a success.
@@ -168,13 +192,30 @@ impl System {
     /// The rows of a query, without its heading.
     #[must_use]
     pub fn sql(&self, query: &str) -> Vec<String> {
-        let mut command = Command::new(&self.tools["psql"]);
-        command
-            .args(["--no-psqlrc", "--set=ON_ERROR_STOP=1", "--tuples-only", "--no-align", "--dbname"])
-            .arg(&self.database_url);
-        let output = run(command, query);
+        let output = run(self.psql(), query);
         assert!(output.status.success(), "{query}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    /// Runs `statement` and keeps its transaction open until what this answers is dropped.
+    #[must_use]
+    pub fn hold(&self, statement: &str) -> Held {
+        Held::start(self.psql(), statement)
+    }
+
+    fn psql(&self) -> Command {
+        let mut command = Command::new(&self.tools["psql"]);
+        command
+            .args([
+                "--no-psqlrc",
+                "--set=ON_ERROR_STOP=1",
+                "--tuples-only",
+                "--no-align",
+                "--quiet",
+                "--dbname",
+            ])
+            .arg(&self.database_url);
+        command
     }
 
     /// Events and tokens of `tenant` by the books, which must balance: events, event tokens, rollup
@@ -233,8 +274,28 @@ impl System {
     /// Ends one process of a Deployment, by SIGKILL.
     pub fn kill_one(&self, deployment: &str) {
         let pid = until("a process to kill", || self.processes(deployment).first().copied());
-        let killed = Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap();
-        assert!(killed.success(), "kill -KILL {pid}");
+        self.kill(deployment, &[pid]);
+    }
+
+    /// Ends all processes of a Deployment, by SIGKILL.
+    pub fn kill_all(&self, deployment: &str) {
+        let pids = until("a process to kill", || {
+            Some(self.processes(deployment)).filter(|processes| !processes.is_empty())
+        });
+        self.kill(deployment, &pids);
+    }
+
+    /// Ends processes, and waits until the process node has seen it: what is registered then runs, or is their
+    /// successor.
+    fn kill(&self, deployment: &str, pids: &[u32]) {
+        for pid in pids {
+            let killed = Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap();
+            assert!(killed.success(), "kill -KILL {pid}");
+        }
+        until("the process node sees that they ended", || {
+            let registered = self.processes(deployment);
+            pids.iter().all(|pid| !registered.contains(pid)).then_some(())
+        });
     }
 
     /// Kills a server (`postgres`, `valkey`) and starts it again.

@@ -1,74 +1,19 @@
 //! From usage to the message that says so, through the whole system.
-#![expect(clippy::unwrap_used, reason = "a test ends at the first thing that is not as it should be")]
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpListener;
-use std::sync::{Arc, Mutex};
-
-use serde_json::{Value, json};
+use serde_json::json;
+use system_tests::receiver::Receiver;
 use system_tests::{System, unique, until};
-
-/// Takes messages in Slack's place for as long as the test runs.
-struct Receiver {
-    port: u16,
-    messages: Arc<Mutex<Vec<Value>>>,
-}
-
-impl Receiver {
-    fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let messages = Arc::new(Mutex::new(Vec::new()));
-        let kept = Arc::clone(&messages);
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let mut stream = stream.unwrap();
-                let mut reader = BufReader::new(stream.try_clone().unwrap());
-                let mut length = 0;
-                loop {
-                    let mut line = String::new();
-                    reader.read_line(&mut line).unwrap();
-                    match line.trim().to_ascii_lowercase().split_once(": ") {
-                        Some(("content-length", value)) => length = value.parse().unwrap(),
-                        None if line.trim().is_empty() => break,
-                        Some(_) | None => {}
-                    }
-                }
-                let mut body = vec![0; length];
-                reader.read_exact(&mut body).unwrap();
-                kept.lock().unwrap().push(serde_json::from_slice(&body).unwrap());
-                stream
-                    .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
-                    .unwrap();
-            }
-        });
-        Self { port, messages }
-    }
-
-    fn messages(&self) -> Vec<Value> {
-        self.messages.lock().unwrap().clone()
-    }
-}
-
-fn apply(system: &System, tenant: &str, quota: i64, port: u16) {
-    let resources = json!({ "apiVersion": "v1", "kind": "List", "items": [
-        { "apiVersion": "v1", "kind": "Secret", "metadata": { "name": format!("{tenant}-slack") },
-          "stringData": { "url": format!("http://127.0.0.1:{port}/services/{tenant}") } },
-        { "apiVersion": "flagmeter.dev/v1alpha1", "kind": "Tenant", "metadata": { "name": tenant },
-          "spec": { "displayName": "Acme & Co", "monthlyQuota": quota, "timeZone": "Europe/Berlin",
-                    "alerts": { "slack": { "secretRef": { "name": format!("{tenant}-slack"), "key": "url" } } } } },
-    ] });
-    let applied = system.try_kubectl(&["apply", "-f", "-"], &resources.to_string());
-    assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
-    until("the quota is in force", || (system.usage(tenant)?["monthlyQuota"] == quota).then_some(()));
-}
 
 #[test]
 fn a_tenant_at_80_percent_is_one_message_until_its_quota_changes() {
     let system = System::running();
     let receiver = Receiver::start();
     let tenant = unique("alerted");
-    apply(&system, &tenant, 10_000, receiver.port);
+    let apply = |quota| {
+        let spec = json!({ "displayName": "Acme & Co", "timeZone": "Europe/Berlin" });
+        system.apply_tenant_told_at(&receiver.url(&tenant), &tenant, quota, &spec);
+    };
+    apply(10_000);
     let client = system.client();
     let use_up = |tokens: i64, total: i64| {
         let answer = client.post(&json!({ "tenant": tenant, "feature": "gpt-4", "tokens": tokens })).unwrap();
@@ -114,7 +59,7 @@ fn a_tenant_at_80_percent_is_one_message_until_its_quota_changes() {
     assert_eq!(alerts(), [80], "once is enough");
     delivered(1);
 
-    apply(&system, &tenant, 20_000, receiver.port);
+    apply(20_000);
     use_up(7_000, 16_500);
     assert_eq!(alerts(), [80, 80], "another quota is another alert");
     delivered(2);
