@@ -3,19 +3,30 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-/// A receiver of alerts as signed JSON, in the form of Standard Webhooks.
+use crate::SecretKeyRef;
+
+/// A receiver of alerts as signed JSON, in the form of Standard Webhooks. Its URL stands in a Secret or, where it may be
+/// read by whoever may read the Tenant, in the resource itself.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.url) != has(self.urlSecretRef)")
+    .message("exactly one of url and urlSecretRef must be set"))]
 pub struct WebhookTarget {
     /// Whether alerts are sent; false keeps the settings and sends nothing. Default: true.
     #[serde(default = "yes")]
     pub enabled: bool,
 
-    /// The receiver's https URL, at most 2048 characters.
+    /// The receiver's https URL, at most 2048 characters. If it has a password or a token in it, urlSecretRef is the
+    /// better place.
     #[x_kube(validation = Rule::new("isURL(self) && url(self).getScheme() == 'https' && url(self).getHostname() != ''")
         .message("url must be an https URL, such as https://example.com/flagmeter"))]
     #[schemars(length(max = 2048))]
-    pub url: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+
+    /// The Secret, in the Tenant's namespace, that holds the URL. A change of it is followed within seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url_secret_ref: Option<SecretKeyRef>,
 
     /// The Secret, in the Tenant's namespace, that holds what messages are signed with: whsec_ and base64 of 24 to 64
     /// bytes. After a change of it messages are signed with the former one too, for 24 hours.
@@ -28,7 +39,8 @@ impl std::fmt::Debug for WebhookTarget {
         formatter
             .debug_struct("WebhookTarget")
             .field("enabled", &self.enabled)
-            .field("url", &"..")
+            .field("url", &self.url.as_ref().map(|_| ".."))
+            .field("url_secret_ref", &self.url_secret_ref)
             .field("secret_ref", &self.secret_ref)
             .finish()
     }

@@ -45,6 +45,7 @@ fn the_schema_holds_the_rules() {
         ("/alerts/properties/thresholds", "x-kubernetes-list-type", json!("set")),
         ("/alerts/properties/thresholds/items", "maximum", json!(1000.0)),
         ("/alerts/properties/webhook/properties/enabled", "default", json!(true)),
+        ("/alerts/properties/webhook/properties/urlSecretRef/properties/key", "default", json!("url")),
         ("/alerts/properties/webhook/properties/secretRef/properties/key", "default", json!("secret")),
         ("/alerts/properties/slack/properties/enabled", "default", json!(true)),
         ("/alerts/properties/slack/properties/url", "maxLength", json!(2048)),
@@ -67,6 +68,10 @@ fn every_rule_says_what_is_allowed() {
             "exactly one of url and secretRef must be set",
         ),
         ("/properties/spec/properties/alerts/properties/slack/properties/url", "url must be an https URL"),
+        (
+            "/properties/spec/properties/alerts/properties/webhook",
+            "exactly one of url and urlSecretRef must be set",
+        ),
         ("/properties/spec/properties/alerts/properties/webhook/properties/url", "url must be an https URL"),
         ("/properties/spec/properties/quotaBoosts/items", "from must be before until"),
     ];

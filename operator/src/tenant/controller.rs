@@ -128,8 +128,10 @@ fn refers_to(tenant: &Guarded, secret: &str) -> bool {
     let Ok(tenant) = &tenant.0 else { return false };
     let alerts = &tenant.spec.alerts;
     let slack = alerts.slack.as_ref().and_then(|target| target.secret_ref.as_ref());
+    let webhook = alerts.webhook.as_ref().and_then(|target| target.url_secret_ref.as_ref());
     let named = [
         slack.map(|reference| reference.name.as_str()),
+        webhook.map(|reference| reference.name.as_str()),
         alerts.webhook.as_ref().map(|target| target.secret_ref.name.as_str()),
     ];
     named.contains(&Some(secret))

@@ -1,7 +1,7 @@
 //! What there is: the tenant's rows, its usage, and what its Secrets hold.
 
 use flagmeter_core::period::BillingPeriod;
-use flagmeter_crds::{SecretKeyRef, SigningSecretRef, SlackTarget, Tenant};
+use flagmeter_crds::{SecretKeyRef, SigningSecretRef, SlackTarget, Tenant, WebhookTarget};
 use flagmeter_store::postgres::tenants::{self, FoundTenant, OpenPeriod};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
@@ -17,6 +17,8 @@ pub(super) struct Observed {
     pub(super) found: Option<FoundTenant>,
     /// What stands where the spec says that the Slack channel's URL is.
     pub(super) slack_url: Option<Result<String, Problem>>,
+    /// What stands where the spec says that the webhook's URL is.
+    pub(super) webhook_url: Option<Result<String, Problem>>,
     /// What stands where the spec says that the webhook's secret is.
     pub(super) webhook_secret: Option<Result<String, Problem>>,
     /// What was used in the open period; `None` if the spec has no calendar.
@@ -45,17 +47,20 @@ pub(super) async fn observe(ctx: &Context, tenant: &Tenant, now: Timestamp) -> R
     let namespace = tenant.namespace().unwrap_or_default();
     let slack_url = match &tenant.spec.alerts.slack {
         None => None,
-        Some(target) => slack_url(ctx, &namespace, target).await?,
+        Some(SlackTarget { url, secret_ref, .. }) => {
+            given(ctx, &namespace, url.as_ref(), secret_ref.as_ref()).await?
+        }
     };
-    let webhook_secret = match &tenant.spec.alerts.webhook {
-        None => None,
-        Some(target) => {
-            let SigningSecretRef { name, key } = target.secret_ref.clone();
-            Some(from_secret(ctx, &namespace, &SecretKeyRef { name, key }).await?)
+    let (webhook_url, webhook_secret) = match &tenant.spec.alerts.webhook {
+        None => (None, None),
+        Some(WebhookTarget { url, url_secret_ref, secret_ref, .. }) => {
+            let SigningSecretRef { name, key } = secret_ref.clone();
+            let secret = from_secret(ctx, &namespace, &SecretKeyRef { name, key }).await?;
+            (given(ctx, &namespace, url.as_ref(), url_secret_ref.as_ref()).await?, Some(secret))
         }
     };
     let usage = usage(ctx, tenant, now).await?;
-    Ok(Observed { found, slack_url, webhook_secret, usage, allow_http: ctx.settings.allow_http })
+    Ok(Observed { found, slack_url, webhook_url, webhook_secret, usage, allow_http: ctx.settings.allow_http })
 }
 
 /// What was used in the open period: by the calendar that counts, which may begin it elsewhere than the spec's own
@@ -68,13 +73,14 @@ pub(super) async fn usage(ctx: &Context, tenant: &Tenant, now: Timestamp) -> Res
     Ok(Some(known.get(&id).map_or_else(none, Usage::of)))
 }
 
-/// The URL as it stands, from the spec or from the Secret.
-async fn slack_url(
+/// A URL as it stands, in the spec or in the Secret that it names.
+async fn given(
     ctx: &Context,
     namespace: &str,
-    target: &SlackTarget,
+    url: Option<&String>,
+    secret_ref: Option<&SecretKeyRef>,
 ) -> Result<Option<Result<String, Problem>>, Error> {
-    match (&target.url, &target.secret_ref) {
+    match (url, secret_ref) {
         (Some(url), _) => Ok(Some(Ok(url.clone()))),
         (None, Some(reference)) => from_secret(ctx, namespace, reference).await.map(Some),
         (None, None) => Ok(None),

@@ -69,9 +69,12 @@ pub(super) enum Problem {
         /// Where it stands.
         place: String,
     },
-    /// Refused by the API server too, unless it has another version of the definition.
-    #[error("spec.alerts.webhook.url is not an https URL of at most {MAX_URL_LENGTH} characters")]
-    InvalidWebhookUrl,
+    /// The same of the webhook.
+    #[error("{place} is not an https URL of at most {MAX_URL_LENGTH} characters")]
+    InvalidWebhookUrl {
+        /// Where it stands.
+        place: String,
+    },
     /// What stands there cannot sign messages. The text itself is never shown.
     #[error(
         "the value of key {key:?} of the Secret {name:?} is not whsec_ and base64 of 24 to 64 bytes; \
@@ -96,7 +99,7 @@ impl Problem {
             Self::SecretNotFound { .. } => "SecretNotFound",
             Self::SecretKeyMissing { .. } => "SecretKeyMissing",
             Self::InvalidSlackUrl { .. } => "InvalidSlackUrl",
-            Self::InvalidWebhookUrl => "InvalidWebhookUrl",
+            Self::InvalidWebhookUrl { .. } => "InvalidWebhookUrl",
             Self::InvalidWebhookSecret { .. } => "InvalidWebhookSecret",
         }
     }
@@ -232,10 +235,11 @@ fn slack(id: &str, target: Option<&SlackTarget>, observed: &Observed, sealer: &S
         return Slack::default();
     };
     let enabled = target.enabled;
-    match text
-        .clone()
-        .and_then(|text| webhook_url(&text, observed.allow_http).ok_or_else(|| not_a_url(target)))
-    {
+    let invalid = || {
+        let place = place("spec.alerts.slack.url", target.secret_ref.as_ref());
+        Problem::InvalidSlackUrl { place }
+    };
+    match text.clone().and_then(|text| webhook_url(&text, observed.allow_http).ok_or_else(invalid)) {
         Ok(url) => Slack {
             row: Some(SlackRow { fingerprint: Some(sealer.fingerprint(id, &url)), enabled }),
             url: Some(url),
@@ -259,12 +263,12 @@ pub(super) fn webhook_url(text: &str, allow_http: bool) -> Option<String> {
     (scheme && host).then(|| text.to_owned())
 }
 
-fn not_a_url(target: &SlackTarget) -> Problem {
-    let place = match &target.secret_ref {
+/// Where a value stands, for people: in `field` of the resource, or in a Secret.
+pub(super) fn place(field: &str, reference: Option<&SecretKeyRef>) -> String {
+    match reference {
         Some(SecretKeyRef { name, key }) => format!("the value of key {key:?} of the Secret {name:?}"),
-        None => "spec.alerts.slack.url".to_owned(),
-    };
-    Problem::InvalidSlackUrl { place }
+        None => field.to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use flagmeter_store::postgres::tenants::WebhookRow;
 use flagmeter_store::sealed::Sealer;
 
 use super::observe::Observed;
-use super::plan::{Problem, webhook_url};
+use super::plan::{Problem, place, webhook_url};
 
 /// What a secret starts with, in the form that Standard Webhooks gives it.
 const PREFIX: &str = "whsec_";
@@ -27,17 +27,20 @@ pub(super) struct Webhook {
     pub(super) problem: Option<Problem>,
 }
 
-/// The webhook's row. Where its secret cannot be had, the last one that could stays in use with its URL, and the
-/// problem says why.
+/// The webhook's row. Where its URL or its secret cannot be had, the last ones that could stay in use together, and
+/// the problem says why.
 pub(super) fn webhook(
     id: &str,
     target: Option<&WebhookTarget>,
     observed: &Observed,
     sealer: &Sealer,
 ) -> Webhook {
-    let (Some(target), Some(secret)) = (target, &observed.webhook_secret) else { return Webhook::default() };
+    let (Some(target), Some(url), Some(secret)) = (target, &observed.webhook_url, &observed.webhook_secret)
+    else {
+        return Webhook::default();
+    };
     let enabled = target.enabled;
-    match texts(target, secret.clone(), observed.allow_http) {
+    match texts(target, url.clone(), secret.clone(), observed.allow_http) {
         Ok(texts) => {
             let fingerprint = |text: &str| Some(sealer.fingerprint(id, text));
             let row =
@@ -54,10 +57,14 @@ pub(super) fn webhook(
 
 fn texts(
     target: &WebhookTarget,
+    url: Result<String, Problem>,
     secret: Result<String, Problem>,
     allow_http: bool,
 ) -> Result<Texts, Problem> {
-    let url = webhook_url(&target.url, allow_http).ok_or(Problem::InvalidWebhookUrl)?;
+    let url = webhook_url(&url?, allow_http).ok_or_else(|| {
+        let place = place("spec.alerts.webhook.url", target.url_secret_ref.as_ref());
+        Problem::InvalidWebhookUrl { place }
+    })?;
     let secret = secret?.trim().to_owned();
     if !is_secret(&secret) {
         let SigningSecretRef { name, key } = target.secret_ref.clone();
@@ -78,6 +85,7 @@ mod tests {
 
     use super::*;
 
+    const URL: &str = "https://example.com/hook";
     const SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX";
     const OTHER: &str = "whsec_/wECAwQFBgcICQoLDA0ODxAREhMUFRYX";
 
@@ -87,14 +95,37 @@ mod tests {
 
     fn target() -> WebhookTarget {
         serde_json::from_value(
-            json!({ "url": "https://example.com/hook", "secretRef": { "name": "acme-webhook" } }),
+            json!({ "urlSecretRef": { "name": "acme-webhook" }, "secretRef": { "name": "acme-webhook" } }),
         )
         .unwrap()
     }
 
-    fn planned(secret: &str) -> Webhook {
-        let observed = Observed { webhook_secret: Some(Ok(secret.to_owned())), ..Observed::default() };
+    fn planned_of(url: &str, secret: &str) -> Webhook {
+        let (url, secret) = (url.to_owned(), secret.to_owned());
+        let observed =
+            Observed { webhook_url: Some(Ok(url)), webhook_secret: Some(Ok(secret)), ..Observed::default() };
         webhook("acme", Some(&target()), &observed, &sealer())
+    }
+
+    fn planned(secret: &str) -> Webhook {
+        planned_of(URL, secret)
+    }
+
+    #[test]
+    fn a_url_in_a_secret_is_checked_as_one_in_the_spec_and_never_shown() {
+        let texts = planned_of(&format!("{URL}\n"), SECRET).texts.unwrap();
+        assert_eq!(texts.url, URL, "a line break at the end is dropped");
+        let other = planned_of("https://user:s3cret@example.com/hook", SECRET);
+        assert_ne!(other.row, planned(SECRET).row);
+        for wrong in ["http://s3cret.example.com", "s3cret", "https://", ""] {
+            let plan = planned_of(wrong, SECRET);
+            assert!(plan.row.is_none() && plan.texts.is_none(), "{wrong:?}");
+            let problem = plan.problem.unwrap();
+            assert_eq!(problem.reason(), "InvalidWebhookUrl");
+            let shown = problem.to_string();
+            assert!(shown.contains("key \"url\" of the Secret \"acme-webhook\""), "{shown}");
+            assert!(!shown.contains("s3cret"), "{shown}");
+        }
     }
 
     #[test]

@@ -89,6 +89,16 @@ async fn a_bad_tenant_is_refused_with_what_is_allowed() {
                 "must be an https URL",
             ),
             (
+                webhook(json!({ "url": url, "urlSecretRef": reference, "secretRef": reference })),
+                "spec.alerts.webhook",
+                "exactly one of url and urlSecretRef must be set",
+            ),
+            (
+                webhook(json!({ "secretRef": reference })),
+                "spec.alerts.webhook",
+                "exactly one of url and urlSecretRef must be set",
+            ),
+            (
                 webhook(json!({ "url": "https://example.com" })),
                 "spec.alerts.webhook.secretRef",
                 "Required value",

@@ -43,12 +43,10 @@ async fn event(cluster: &Cluster, reason: &str) -> Event {
     .await
 }
 
-/// The URL that is stored, opened.
-async fn stored_url(db: &PgPool) -> Option<String> {
-    let sealed: Option<Vec<u8>> = sqlx::query_scalar("SELECT url FROM slack_webhooks WHERE tenant = 'acme'")
-        .fetch_optional(db)
-        .await
-        .unwrap();
+/// The URL that is stored in `table`, opened.
+async fn stored_url(db: &PgPool, table: &str) -> Option<String> {
+    let query = sqlx::AssertSqlSafe(format!("SELECT url FROM {table} WHERE tenant = 'acme'"));
+    let sealed: Option<Vec<u8>> = sqlx::query_scalar(query).fetch_optional(db).await.unwrap();
     sealer().open("acme", &sealed?)
 }
 
@@ -150,12 +148,34 @@ async fn a_webhook_follows_its_secret(db: PgPool) {
         cluster.reported("acme", "InvalidSlackUrl").await;
         cluster.apply_secret("acme-slack", json!({ "url": URL })).await;
         cluster.reported("acme", "Synced").await;
-        assert_eq!(stored_url(&db).await.as_deref(), Some(URL));
+        assert_eq!(stored_url(&db, "slack_webhooks").await.as_deref(), Some(URL));
 
         cluster.apply_secret("acme-slack", json!({ "url": OTHER_URL })).await;
-        let follows = async || stored_url(&db).await.filter(|url| url == OTHER_URL);
+        let follows = async || stored_url(&db, "slack_webhooks").await.filter(|url| url == OTHER_URL);
         eventually("the webhook follows", follows).await;
         assert!(kinds(&db).await.iter().all(|kind| kind != "drift_repaired"));
+        operator.stop().await;
+    })
+    .await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_receivers_url_and_what_signs_its_messages_may_be_in_secrets_of_their_own(db: PgPool) {
+    in_namespace(async move |cluster| {
+        let operator = Running::start(&cluster, &db, "operator-0").await;
+        let webhook = json!({ "urlSecretRef": { "name": "acme-url" }, "secretRef": { "name": "acme-key" } });
+        cluster.apply("acme", json!({ "monthlyQuota": 1_000, "alerts": { "webhook": webhook } })).await;
+        cluster.reported("acme", "SecretNotFound").await;
+        let secret = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX";
+        cluster.apply_secret("acme-key", json!({ "secret": secret })).await;
+        cluster.apply_secret("acme-url", json!({ "url": "http://example.com/s3cret" })).await;
+        cluster.reported("acme", "InvalidWebhookUrl").await;
+        for url in ["https://example.com/one", "https://example.com/another"] {
+            cluster.apply_secret("acme-url", json!({ "url": url })).await;
+            let follows = async || stored_url(&db, "webhooks").await.filter(|stored| stored == url);
+            eventually("the webhook follows", follows).await;
+        }
+        cluster.reported("acme", "Synced").await;
         operator.stop().await;
     })
     .await;

@@ -214,7 +214,11 @@ fn a_webhook_whose_secret_is_gone_stays_in_use() {
         .unwrap(),
     );
     let secret = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX";
-    let observed = |found, secret| Observed { webhook_secret: Some(secret), ..observed(found, URL) };
+    let observed = |found, secret| Observed {
+        webhook_url: Some(Ok("https://example.com".to_owned())),
+        webhook_secret: Some(secret),
+        ..observed(found, URL)
+    };
     let (write, problem) = planned(&tenant, &observed(None, Ok(secret.to_owned())));
     let (_, stored) = write.unwrap();
     assert!(stored.webhook.is_some() && problem.is_none());
