@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use flagmeter_core::period::BillingPeriod;
-use flagmeter_core::projection::Recent;
+use flagmeter_core::projection::{Hours, Recent};
 use flagmeter_store::postgres::directory::Tenant;
 use jiff::Timestamp;
 
@@ -25,6 +25,7 @@ pub struct Known {
 struct Kept {
     queued: Queued,
     recent: ArcSwapOption<Recent>,
+    hours: ArcSwapOption<Hours>,
 }
 
 impl Deref for Known {
@@ -61,14 +62,22 @@ impl Known {
         &self.kept.queued
     }
 
-    /// What it used in the last days, or `None` while that was not read.
+    /// What it used in the last days, or `None` while not all of it was read.
     #[must_use]
     pub fn recent(&self) -> Option<Arc<Recent>> {
         self.kept.recent.load_full()
     }
 
-    /// Keeps what it used in the last days.
-    pub fn keep_recent(&self, recent: Recent) {
-        self.kept.recent.store(Some(Arc::new(recent)));
+    /// The hours that this is made of, as far as they were read.
+    #[must_use]
+    pub fn hours(&self) -> Option<Arc<Hours>> {
+        self.kept.hours.load_full()
+    }
+
+    /// Keeps what it used in the hours of the last days before `now`.
+    pub fn keep_recent(&self, now: Timestamp, hours: Hours) {
+        let recent = hours.days().map(|days| Arc::new(Recent::new(now, &days)));
+        self.kept.recent.store(recent);
+        self.kept.hours.store(Some(Arc::new(hours)));
     }
 }

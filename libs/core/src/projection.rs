@@ -3,10 +3,13 @@
 //! A date is only given where it is more than a guess: after a whole day of usage, with a last day that is like
 //! the days before it, and for the billing period that is open.
 
+mod hours;
+
 use std::ops::Range;
 
 use jiff::{SignedDuration, Timestamp};
 
+pub use self::hours::{Hours, hours};
 use crate::minute::Minute;
 use crate::period::BillingPeriod;
 
@@ -21,13 +24,30 @@ const FRESH: SignedDuration = SignedDuration::from_hours(1);
 /// How many times the usage of the last day may be that of a day before, or the other way round.
 const REGULAR: i128 = 3;
 
-/// The last seven days before `now`, the oldest first: 24 hours each, whatever the clock of a tenant says, and
-/// whole minutes.
+/// The last seven days before `now`, the oldest first: 24 hours each, whatever the clock of a tenant says, from the
+/// beginning of an hour in UTC; the last goes on to the minute of `now`.
 #[must_use]
 pub fn days(now: Timestamp) -> [Range<Timestamp>; DAYS] {
-    let end = Minute::of(now).start();
-    let before = |days: usize| end - DAY * i32::try_from(days).unwrap_or_default();
-    std::array::from_fn(|day| before(DAYS - day)..before(DAYS - day - 1))
+    let before = |days: usize| hour(now) - DAY * i32::try_from(days).unwrap_or_default();
+    std::array::from_fn(|day| {
+        let end = if day == DAYS - 1 { end(now) } else { before(DAYS - day - 1) };
+        before(DAYS - day)..end
+    })
+}
+
+/// Up to where usage is looked at: minutes that are over.
+fn end(now: Timestamp) -> Timestamp {
+    Minute::of(now).start()
+}
+
+/// When the hour of `now` began.
+fn hour(now: Timestamp) -> Timestamp {
+    end(now) - begun(now)
+}
+
+/// How long ago that was, in whole minutes.
+fn begun(now: Timestamp) -> SignedDuration {
+    SignedDuration::from_secs(end(now).as_second().rem_euclid(60 * 60))
 }
 
 /// What a tenant used on the last [`days`].
@@ -51,13 +71,17 @@ impl Recent {
         self.until
     }
 
-    /// Tokens of the last 24 hours, and of a day on average. Only whole days count: the first day with usage may
-    /// have begun at its end, unless there may have been some before it.
+    /// Tokens of 24 hours by the last of the days, and of a day on average. Only whole days count: the first day with
+    /// usage may have begun at its end, unless there may have been some before it.
     fn rates(&self) -> Option<(i128, i128)> {
         let first = self.tokens.iter().position(|tokens| *tokens > 0)?;
         let whole = if first == 0 { &self.tokens[..] } else { self.tokens.get(first + 1..)? };
-        let (last, days) = (whole.last()?, i128::try_from(whole.len()).ok()?);
-        Some((i128::from(*last), whole.iter().copied().map(i128::from).sum::<i128>() / days))
+        let (last, before) = whole.split_last()?;
+        // The last day has up to an hour more than the others.
+        let minutes = (DAY + begun(self.until)).as_mins();
+        let last = i128::from(*last) * i128::from(DAY.as_mins()) / i128::from(minutes);
+        let sum = before.iter().copied().map(i128::from).sum::<i128>() + last;
+        Some((last, sum / i128::try_from(whole.len()).ok()?))
     }
 }
 
@@ -139,10 +163,10 @@ mod tests {
     }
 
     #[test]
-    fn the_last_days_are_whole_minutes_and_follow_each_other() {
-        let days = days(at("2026-06-15T12:00:30Z"));
-        assert_eq!(days[0].start, at("2026-06-08T12:00:00Z"));
-        assert_eq!(days[6], at("2026-06-14T12:00:00Z")..at("2026-06-15T12:00:00Z"));
+    fn the_last_days_begin_with_an_hour_and_follow_each_other() {
+        let days = days(at("2026-06-15T12:34:56Z"));
+        assert_eq!(days[0], at("2026-06-08T12:00:00Z")..at("2026-06-09T12:00:00Z"));
+        assert_eq!(days[6], at("2026-06-14T12:00:00Z")..at("2026-06-15T12:34:00Z"));
         assert!(days.windows(2).all(|pair| pair[0].end == pair[1].start));
     }
 
@@ -182,6 +206,16 @@ mod tests {
         for recent in [None, Some(&old)] {
             assert_eq!(Projection::of(0, 1_000, &june, recent, at(now)), Projection::TooLittleData);
         }
+    }
+
+    #[test]
+    fn what_was_used_in_the_hour_that_has_begun_is_no_more_of_a_day() {
+        let june = BillingPeriod { start: at("2026-06-01T00:00:00Z"), end: at("2026-07-01T00:00:00Z") };
+        let now = at("2026-06-15T12:30:00Z");
+        // A token a minute: 1,440 a day, and 30 more in the half hour that has begun.
+        let recent = Recent::new(now, &[1_440, 1_440, 1_440, 1_440, 1_440, 1_440, 1_470]);
+        let found = Projection::of(0, 1_440, &june, Some(&recent), now);
+        assert_eq!(found, Projection::At(at("2026-06-16T12:31:00Z")));
     }
 
     #[test]
