@@ -15,7 +15,7 @@ use flagmeter_crds::Tenant;
 use flagmeter_runtime::telemetry::chain;
 use flagmeter_store::postgres::deliveries::{self, Delivery, Told};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Patch, PatchParams};
 use kube::core::DeserializeGuard;
 use kube::runtime::events::{Event, EventType};
@@ -24,7 +24,7 @@ use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
 use tokio::time::{Duration, MissedTickBehavior, interval};
 
-use super::Context;
+use super::{Context, status};
 
 /// The condition's type.
 const TYPE: &str = "AlertDelivered";
@@ -94,20 +94,12 @@ fn news(tenant: &Tenant, told: &Told, now: Timestamp) -> Option<Condition> {
         return None;
     }
     let (status, reason, message) = verdict(&tenant.name_any(), told);
-    let known = conditions.iter().find(|condition| condition.type_ == TYPE);
+    let known = status::find(tenant, TYPE);
     if known.is_some_and(|known| known.status == status && known.reason == reason && known.message == message)
     {
         return None;
     }
-    let since = known.filter(|known| known.status == status).map(|known| known.last_transition_time.clone());
-    Some(Condition {
-        type_: TYPE.to_owned(),
-        status: status.to_owned(),
-        reason: reason.to_owned(),
-        message,
-        observed_generation: tenant.metadata.generation,
-        last_transition_time: since.unwrap_or(Time(now)),
-    })
+    Some(status::condition(tenant, TYPE, (status, reason, message), now))
 }
 
 /// Status, reason and message for what became of the messages. The worst of them decides.

@@ -91,14 +91,7 @@ pub(super) fn after(
     let is_anothers = matches!(outcome, Outcome::Stalled(Problem::TenantIdTaken { .. }));
     let condition = |type_: &str, status: bool| {
         let status = if status { "True" } else { "False" };
-        Condition {
-            type_: type_.to_owned(),
-            status: status.to_owned(),
-            reason: outcome.reason(tenant).to_owned(),
-            message: outcome.message(tenant),
-            observed_generation: tenant.metadata.generation,
-            last_transition_time: transition(tenant, type_, status).unwrap_or(Time(now)),
-        }
+        condition(tenant, type_, (status, outcome.reason(tenant), outcome.message(tenant)), now)
     };
     TenantStatus {
         observed_generation: tenant.metadata.generation,
@@ -196,14 +189,25 @@ fn said(tenant: &Tenant, seen: &Usage, at: Timestamp, now: Timestamp) -> UsageSt
     }
 }
 
-/// Since when the condition has had `status`, if it has.
-fn transition(tenant: &Tenant, type_: &str, status: &str) -> Option<Time> {
-    find(tenant, type_)
-        .filter(|condition| condition.status == status)
-        .map(|condition| condition.last_transition_time.clone())
+/// A condition of this status, reason and message. Its time stays where it is while the status does.
+pub(super) fn condition(
+    tenant: &Tenant,
+    type_: &str,
+    (status, reason, message): (&str, &str, String),
+    now: Timestamp,
+) -> Condition {
+    let known = find(tenant, type_).filter(|known| known.status == status);
+    Condition {
+        type_: type_.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message,
+        observed_generation: tenant.metadata.generation,
+        last_transition_time: known.map_or(Time(now), |known| known.last_transition_time.clone()),
+    }
 }
 
-fn find<'a>(tenant: &'a Tenant, type_: &str) -> Option<&'a Condition> {
+pub(super) fn find<'a>(tenant: &'a Tenant, type_: &str) -> Option<&'a Condition> {
     tenant.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == type_)
 }
 

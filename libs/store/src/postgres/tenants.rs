@@ -1,4 +1,6 @@
-//! The tenants' rows, as the operator reads and writes them.
+//! The tenants' rows, as the operator reads and writes them; [`list`] and [`get`] are for people.
+
+mod listed;
 
 use std::collections::HashMap;
 
@@ -10,6 +12,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 
+pub use self::listed::{Listed, get, list};
 pub use super::slack_webhooks::SlackRow;
 pub use super::tenant_changes::{ChangeKind, OPERATOR};
 pub use super::webhooks::{SealedWebhook, WebhookRow};
@@ -325,82 +328,6 @@ pub async fn attached(pool: &PgPool, namespace: Option<&str>) -> Result<Vec<Atta
     .map_err(StoreError::postgres("read the tenants' owners"))
 }
 
-/// A tenant as those who run FlagMeter see it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Listed {
-    /// The tenant's id.
-    pub id: String,
-    /// The namespace of its resource.
-    pub namespace: String,
-    /// That resource's `metadata.uid`.
-    pub owner_uid: String,
-    /// Whether it takes no events for now.
-    pub suspended: bool,
-    /// Since when its resource is gone.
-    pub detached_at: Option<Timestamp>,
-    /// Since when all that is kept of it is being deleted.
-    pub deletion_started_at: Option<Timestamp>,
-}
-
-/// At most `limit` tenants whose ids come after `after`, in the order of their ids; those whose resource is gone, or all.
-///
-/// # Errors
-///
-/// [`StoreError::Postgres`]; the same call may be made again.
-pub async fn list(pool: &PgPool, detached: bool, after: &str, limit: u16) -> Result<Vec<Listed>, StoreError> {
-    sqlx::query!(
-        r#"SELECT id, owner_namespace, owner_uid, suspended,
-                  detached_at AS "detached_at: jiff_sqlx::Timestamp",
-                  deletion_started_at AS "deletion_started_at: jiff_sqlx::Timestamp"
-           FROM tenants
-           WHERE id > $1 AND (detached_at IS NOT NULL OR NOT $2)
-           ORDER BY id
-           LIMIT $3"#,
-        after,
-        detached,
-        i64::from(limit),
-    )
-    .map(|row| Listed {
-        id: row.id,
-        namespace: row.owner_namespace,
-        owner_uid: row.owner_uid,
-        suspended: row.suspended,
-        detached_at: row.detached_at.map(jiff_sqlx::Timestamp::to_jiff),
-        deletion_started_at: row.deletion_started_at.map(jiff_sqlx::Timestamp::to_jiff),
-    })
-    .fetch_all(pool)
-    .await
-    .map_err(StoreError::postgres("list the tenants"))
-}
-
-/// One tenant, as [`list`] has it.
-///
-/// # Errors
-///
-/// [`StoreError::Postgres`]; the same call may be made again.
-pub async fn get(pool: &PgPool, id: &str) -> Result<Option<Listed>, StoreError> {
-    sqlx::query!(
-        r#"SELECT id, owner_namespace, owner_uid, suspended,
-                  detached_at AS "detached_at: jiff_sqlx::Timestamp",
-                  deletion_started_at AS "deletion_started_at: jiff_sqlx::Timestamp"
-           FROM tenants
-           WHERE id = $1"#,
-        id,
-    )
-    .map(|row| Listed {
-        id: row.id,
-        namespace: row.owner_namespace,
-        owner_uid: row.owner_uid,
-        suspended: row.suspended,
-        detached_at: row.detached_at.map(jiff_sqlx::Timestamp::to_jiff),
-        deletion_started_at: row.deletion_started_at.map(jiff_sqlx::Timestamp::to_jiff),
-    })
-    .fetch_optional(pool)
-    .await
-    .map_err(StoreError::postgres("read a tenant"))
-}
-
 /// A tenant's open period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpenPeriod {
@@ -446,4 +373,4 @@ pub async fn usage(
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

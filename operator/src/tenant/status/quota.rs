@@ -2,9 +2,9 @@
 
 use flagmeter_crds::Tenant;
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{Usage, find, transition};
+use super::{Usage, find};
 use crate::tenant::allowance;
 
 /// The condition's type.
@@ -19,7 +19,7 @@ pub(super) fn effective(tenant: &Tenant, now: Timestamp) -> i64 {
 pub(super) fn condition(tenant: &Tenant, seen: Option<&Usage>, now: Timestamp) -> Option<Condition> {
     let Some(seen) = seen else { return find(tenant, TYPE).cloned() };
     let quota = effective(tenant, now);
-    let (status, reason, message) = if seen.total_tokens < quota {
+    let verdict = if seen.total_tokens < quota {
         ("True", "WithinQuota", format!("less than the quota of {quota} tokens is used"))
     } else {
         let message = format!(
@@ -28,14 +28,7 @@ pub(super) fn condition(tenant: &Tenant, seen: Option<&Usage>, now: Timestamp) -
         );
         ("False", "QuotaExhausted", message)
     };
-    Some(Condition {
-        type_: TYPE.to_owned(),
-        status: status.to_owned(),
-        reason: reason.to_owned(),
-        message,
-        observed_generation: tenant.metadata.generation,
-        last_transition_time: transition(tenant, TYPE, status).unwrap_or(Time(now)),
-    })
+    Some(super::condition(tenant, TYPE, verdict, now))
 }
 
 /// Whether the tenant's status says already whether there is quota left.

@@ -6,7 +6,8 @@ fn sealer() -> Sealer {
     "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".parse().unwrap()
 }
 
-fn acme() -> TenantRow {
+/// A tenant of a namespace, with a Slack channel.
+pub(crate) fn acme() -> TenantRow {
     TenantRow {
         id: "acme".into(),
         name: "Acme Corp".into(),

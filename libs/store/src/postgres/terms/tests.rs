@@ -4,27 +4,14 @@ use super::*;
 use crate::PgPool;
 use crate::postgres::audit::books;
 use crate::postgres::batch::Counter;
-use crate::postgres::tenants::{self, Change, ChangeKind, Owner, TenantRow};
+use crate::postgres::tenants::{self, Change, ChangeKind, TenantRow};
 use crate::testing::{add_channels, entry, event};
 
 /// When settings change, unless a test says otherwise.
 const NOW: &str = "2026-06-20T12:00:00Z";
 
 fn acme() -> TenantRow {
-    TenantRow {
-        id: "acme".into(),
-        name: "Acme Corp".into(),
-        monthly_quota: 1_000,
-        boosts: Vec::new(),
-        thresholds: vec![80],
-        billing_day: 1,
-        time_zone: "UTC".into(),
-        suspended: false,
-        owner: Owner { namespace: "shop".into(), uid: "uid-1".into() },
-        detached_at: None,
-        slack: None,
-        webhook: None,
-    }
+    TenantRow { billing_day: 1, time_zone: "UTC".into(), slack: None, ..tenants::tests::acme() }
 }
 
 async fn put_at(pool: &PgPool, before: Option<&TenantRow>, after: &TenantRow, now: &str) {
