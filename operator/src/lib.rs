@@ -3,8 +3,9 @@
 //! - [`Operator::run`] waits for the [`lease`], and works as long as it holds it.
 //! - [`tenant`] is the work: one reconcile at a time from a Tenant to its row and back to its status.
 //! - [`scaler`] keeps as many workers as the load asks for.
-//! - [`config`] and [`metrics`] are what goes in and what can be seen.
+//! - [`config`] and [`metrics`] are what goes in and what can be seen; [`calls`] counts what the API server is asked.
 
+pub mod calls;
 pub mod config;
 pub mod lease;
 pub mod metrics;

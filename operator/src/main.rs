@@ -5,7 +5,7 @@ use flagmeter_operator::config::Config;
 use flagmeter_operator::metrics::Metrics;
 use flagmeter_operator::scaler::{self, Scaler};
 use flagmeter_operator::tenant::{Context, Settings};
-use flagmeter_operator::{CONDITIONS, Operator};
+use flagmeter_operator::{CONDITIONS, Operator, calls};
 use flagmeter_runtime::admin::{self, Readiness};
 use flagmeter_runtime::clock::Clock;
 use flagmeter_runtime::env::Env;
@@ -25,7 +25,9 @@ async fn main() -> anyhow::Result<()> {
 
     let registry = admin::registry();
     let readiness = Readiness::of(&CONDITIONS);
-    let client = kube::Client::try_default().await.context("failed to find the API server")?;
+    let metrics = Metrics::register(&registry)?;
+    let access = kube::Config::infer().await.context("failed to find the API server")?;
+    let client = calls::counted(access, &metrics.api_calls).context("failed to reach the API server")?;
     let scaling = scaler::Metrics::register(&registry)?;
     let scaler = match config.scaling {
         Some(settings) => {
@@ -40,7 +42,7 @@ async fn main() -> anyhow::Result<()> {
             client,
             postgres::pool(config.database_url.expose(), "flagmeter-operator", CONNECTIONS)?,
             config.sealer,
-            Metrics::register(&registry)?,
+            metrics,
             Clock::system(),
             Settings {
                 namespace: config.pod_namespace,

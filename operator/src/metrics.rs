@@ -8,7 +8,7 @@ use prometheus::{
 };
 
 /// Every way in which a reconcile can end.
-const RESULTS: [&str; 13] = [
+const RESULTS: [&str; 15] = [
     "in_force",
     "stalled",
     "deleting",
@@ -17,6 +17,8 @@ const RESULTS: [&str; 13] = [
     "finalizer",
     "observe",
     "read_secret",
+    "make_key",
+    "write_secret",
     "seal",
     "apply",
     "clean_up",
@@ -31,6 +33,8 @@ pub struct Metrics {
     pub reconciles: IntCounterVec,
     /// How long a reconcile took.
     pub reconcile_seconds: Histogram,
+    /// Requests to the API server by verb and resource: what `calls` counts.
+    pub api_calls: IntCounterVec,
     /// Rows that somebody else had changed, and that were put back.
     pub drift_repairs: IntCounter,
     /// Sweeps that would have detached so many tenants at once that they were not believed.
@@ -62,6 +66,13 @@ impl Metrics {
                 "flagmeter_operator_reconcile_seconds",
                 "How long a reconcile took",
             ))?,
+            api_calls: IntCounterVec::new(
+                Opts::new(
+                    "flagmeter_operator_api_calls_total",
+                    "Requests to the Kubernetes API server by verb and resource",
+                ),
+                &["verb", "resource"],
+            )?,
             drift_repairs: IntCounter::new(
                 "flagmeter_operator_drift_repairs_total",
                 "Rows that somebody else had changed, and that were put back",
@@ -85,6 +96,7 @@ impl Metrics {
         };
         registry.register(Box::new(metrics.reconciles.clone()))?;
         registry.register(Box::new(metrics.reconcile_seconds.clone()))?;
+        registry.register(Box::new(metrics.api_calls.clone()))?;
         registry.register(Box::new(metrics.drift_repairs.clone()))?;
         registry.register(Box::new(metrics.sweeps_refused.clone()))?;
         registry.register(Box::new(metrics.tenants.clone()))?;

@@ -1,5 +1,6 @@
 //! What every reconcile needs.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -16,7 +17,10 @@ use tokio::sync::{Semaphore, broadcast};
 use super::budget::Budget;
 use super::cleanup::Cleanups;
 use super::failures::Failures;
+use super::key::Own;
+use super::memo::{Memo, Settled};
 use super::scope::Scope;
+use super::secrets::Versions;
 use crate::metrics::Metrics;
 
 /// The name under which the operator writes: as field manager, and as the reporter of events.
@@ -67,6 +71,12 @@ pub struct Context {
     pub(super) failures: Failures,
     pub(super) budget: Budget,
     pub(super) cleanups: Cleanups,
+    /// The Secrets that there are.
+    pub(super) secrets: Arc<Versions>,
+    /// The tenants' keys, as they were last seen in their Secrets.
+    pub(super) keys: Memo<Own>,
+    /// The tenants in which there was nothing to write.
+    pub(super) settled: Memo<Settled>,
     /// Ids whose rows are all deleted: somebody else may have been waiting for one.
     pub(super) freed: broadcast::Sender<String>,
     /// The reconciles that may go on at once, in all scopes together.
@@ -98,10 +108,20 @@ impl Context {
             failures: Failures::default(),
             budget: Budget::default(),
             cleanups: Cleanups::default(),
+            secrets: Arc::default(),
+            keys: Memo::default(),
+            settled: Memo::default(),
             freed: broadcast::channel(FREED).0,
             slots: Semaphore::new(CONCURRENCY.into()),
             known: AtomicUsize::new(0),
         }
+    }
+
+    /// The Tenant is gone.
+    pub(super) fn forget(&self, namespace: Option<&str>, tenant: &str) {
+        self.failures.forget(namespace, tenant);
+        self.keys.forget(namespace, tenant);
+        self.settled.forget(namespace, tenant);
     }
 
     /// The Tenants of the namespace that `tenant` is in.

@@ -13,19 +13,20 @@ use futures::channel::mpsc::{self, UnboundedSender};
 use futures::future::join_all;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
-use k8s_openapi::api::core::v1::Secret;
-use kube::ResourceExt;
-use kube::core::{DeserializeGuard, PartialObjectMeta};
-use kube::runtime::controller::{self, ReconcileRequest, trigger_self, trigger_with};
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::{self, ReconcileRequest, trigger_self};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, applier, watcher};
+use kube::{Resource, ResourceExt};
 use tokio::sync::Notify;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::context::CONCURRENCY;
+use super::observe::named_secrets;
 use super::scope::Scope;
+use super::secrets::{Follower, Name};
 use super::sweep::{self, Swept};
 use super::{Context, Error, deliveries, error_policy, key, reconcile, status, usage};
 
@@ -40,6 +41,9 @@ const SWEEP_INTERVAL: Duration = Duration::from_mins(10);
 
 /// How soon a sweep that failed, or was refused, is tried again.
 const SWEEP_RETRY: Duration = Duration::from_secs(15);
+
+/// What `kubectl apply` writes beside the spec, which it repeats.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 type Guarded = DeserializeGuard<Tenant>;
 type Queue = BoxStream<'static, Result<ReconcileRequest<Guarded>, watcher::Error>>;
@@ -105,36 +109,46 @@ async fn run_scope(ctx: &Arc<Context>, scope: &Scope, synced: &impl Fn(), stop: 
 fn tenants(ctx: &Context, scope: &Scope, writer: reflector::store::Writer<Guarded>) -> Queue {
     // Lists are consistent by default. One that is behind would let the sweep miss a new resource.
     let watch = watcher(scope.tenants(ctx.client.clone()), watcher::Config::default());
-    trigger_self(watch.default_backoff().reflect(writer).touched_objects(), ()).boxed()
+    trigger_self(watch.default_backoff().modify(slim).reflect(writer).touched_objects(), ()).boxed()
+}
+
+/// Drops what nobody here reads, and what is most of a Tenant's size.
+fn slim(tenant: &mut Guarded) {
+    let meta = tenant.meta_mut();
+    meta.managed_fields = None;
+    if let Some(annotations) = &mut meta.annotations {
+        annotations.remove(LAST_APPLIED);
+    }
 }
 
 /// A request for each Tenant that names or owns a Secret that is new, changed or gone. Only the metadata of
 /// Secrets is watched; no value is kept.
 fn secrets(ctx: &Context, scope: &Scope, store: Store<Guarded>) -> Queue {
     let watch = watcher(scope.secrets(ctx.client.clone()), watcher::Config::default().any_semantic());
-    let tenants = move |secret: PartialObjectMeta<Secret>| {
-        let (namespace, name) = (secret.namespace(), secret.name_any());
-        let named = move |tenant: &Arc<Guarded>| tenant.namespace() == namespace && refers_to(tenant, &name);
-        let tenants = store.state().into_iter().filter(named);
-        tenants.map(|tenant| ObjectRef::from_obj(&*tenant)).collect::<Vec<_>>()
+    let mut follower = Follower::new(Arc::clone(&ctx.secrets), scope.clone());
+    let requests = move |event| match event {
+        Ok(event) => {
+            let news = follower.news(event);
+            let tenants = news.iter().flat_map(|secret| interested(&store, secret));
+            stream::iter(tenants.map(|tenant| Ok(tenant.into())).collect::<Vec<_>>())
+        }
+        Err(error) => stream::iter(vec![Err(error)]),
     };
-    trigger_with(watch.default_backoff().touched_objects(), tenants).boxed()
+    watch.default_backoff().flat_map(requests).boxed()
 }
 
-fn refers_to(tenant: &Guarded, secret: &str) -> bool {
-    if key::is_secret_of(&tenant.name_any(), secret) {
-        return true;
-    }
-    let Ok(tenant) = &tenant.0 else { return false };
-    let alerts = &tenant.spec.alerts;
-    let slack = alerts.slack.as_ref().and_then(|target| target.secret_ref.as_ref());
-    let webhook = alerts.webhook.as_ref().and_then(|target| target.url_secret_ref.as_ref());
-    let named = [
-        slack.map(|reference| reference.name.as_str()),
-        webhook.map(|reference| reference.name.as_str()),
-        alerts.webhook.as_ref().map(|target| target.secret_ref.name.as_str()),
-    ];
-    named.contains(&Some(secret))
+/// The Tenants that name or own the Secret.
+fn interested(store: &Store<Guarded>, (namespace, secret): &Name) -> Vec<ObjectRef<Guarded>> {
+    let refers = |tenant: &&Arc<Guarded>| {
+        let meta = tenant.meta();
+        meta.namespace.as_ref() == Some(namespace)
+            && (meta.name.as_ref().is_some_and(|name| key::is_secret_of(name, secret))
+                || tenant
+                    .0
+                    .as_ref()
+                    .is_ok_and(|tenant| named_secrets(&tenant.spec).any(|name| name == secret)))
+    };
+    store.state().iter().filter(refers).map(|tenant| ObjectRef::from_obj(&**tenant)).collect()
 }
 
 /// Logs what came of a reconcile. A tenant that is asked for and is not there is gone.
@@ -142,7 +156,7 @@ fn note(ctx: &Context, reconciled: Reconciled, gone: &Notify) {
     match reconciled {
         Ok((tenant, _)) => tracing::debug!(tenant.name = tenant.name, "reconciled {}", tenant.name),
         Err(controller::Error::ObjectNotFound(tenant)) => {
-            ctx.failures.forget(tenant.namespace.as_deref(), &tenant.name);
+            ctx.forget(tenant.namespace.as_deref(), &tenant.name);
             gone.notify_one();
         }
         Err(controller::Error::ReconcilerFailed(error, tenant)) => {

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 
 use self::plan::Held;
-pub(super) use self::plan::Why;
+pub(super) use self::plan::{Own, Why};
 use super::plan::Problem;
 use super::{Context, Error};
 

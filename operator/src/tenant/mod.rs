@@ -16,10 +16,12 @@ mod deliveries;
 mod failures;
 mod finalizer;
 mod key;
+mod memo;
 mod observe;
 mod plan;
 mod report;
 mod scope;
+mod secrets;
 mod status;
 mod sweep;
 mod usage;
@@ -46,8 +48,9 @@ use self::failures::jittered;
 use self::finalizer::Step;
 pub use self::finalizer::{FINALIZER, SKIP_CLEANUP};
 use self::key::Kept;
+use self::memo::Settled;
 use self::observe::Observed;
-use self::plan::plan;
+use self::plan::{Plan, plan};
 pub use self::scope::{NotNamespaces, Scope};
 use self::status::{News, Outcome};
 
@@ -195,14 +198,24 @@ async fn converge(tenant: &Tenant, ctx: &Context) -> Result<Done, Error> {
     let now = ctx.clock.now();
 
     // observe
-    let observed = observe::observe(ctx, tenant, now).await?;
+    let mut observed = observe::rows(ctx, tenant, now).await?;
     if let Some(uid) = left_over(tenant, &observed) {
         let cleanup = cleanup::clean_up(ctx, &tenant.name_any(), uid).await?;
         return going_on(tenant, ctx, cleanup).await;
     }
 
+    let secrets = observe::versions(ctx, tenant);
+    let known = settled(ctx, tenant, &observed, &secrets);
+    if known.is_none() {
+        observe::secrets(ctx, tenant, &mut observed).await?;
+    }
+
     // plan: no I/O
-    let plan = plan(tenant, &observed, &ctx.sealer);
+    let plan = known.unwrap_or_else(|| plan(tenant, &observed, &ctx.sealer));
+    if plan.write.is_none() && !secrets.is_empty() {
+        let (generation, found) = (tenant.metadata.generation, observed.found.clone());
+        ctx.settled.put(tenant, Settled { generation, found, secrets, problem: plan.problem.clone() });
+    }
 
     // apply
     let mut applied = apply::apply(ctx, tenant, &observed, plan, now).await?;
@@ -227,6 +240,16 @@ async fn converge(tenant: &Tenant, ctx: &Context) -> Result<Done, Error> {
     let status = TenantStatus { api_key_secret: kept.secret, ..status };
     report::report(ctx, tenant, &applied, &status).await?;
     Ok(Done { label: outcome.label(), next: Action::requeue(jittered(ctx.resync())) })
+}
+
+/// The plan, if it is known without reading any Secret: that there is nothing to write, as before.
+fn settled(ctx: &Context, tenant: &Tenant, observed: &Observed, secrets: &[Option<String>]) -> Option<Plan> {
+    ctx.settled.recall(tenant, |settled| {
+        let is_as_before = settled.generation == tenant.metadata.generation
+            && settled.found == observed.found
+            && settled.secrets == secrets;
+        is_as_before.then(|| Plan { write: None, problem: settled.problem.clone() })
+    })
 }
 
 /// The resource whose rows somebody began to delete and did not finish, if it was one of the same name and

@@ -1,7 +1,7 @@
 //! What there is: the tenant's rows, its usage, and what its Secrets hold.
 
 use flagmeter_core::period::BillingPeriod;
-use flagmeter_crds::{SecretKeyRef, SigningSecretRef, SlackTarget, Tenant, WebhookTarget};
+use flagmeter_crds::{SecretKeyRef, SigningSecretRef, SlackTarget, Tenant, TenantSpec, WebhookTarget};
 use flagmeter_store::postgres::tenants::{self, FoundTenant, OpenPeriod};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
@@ -40,18 +40,43 @@ impl Usage {
     }
 }
 
-/// Reads all of it. Nothing of an earlier reconcile is used.
-pub(super) async fn observe(ctx: &Context, tenant: &Tenant, now: Timestamp) -> Result<Observed, Error> {
+/// Reads the rows and the usage. Nothing of an earlier reconcile is used.
+pub(super) async fn rows(ctx: &Context, tenant: &Tenant, now: Timestamp) -> Result<Observed, Error> {
     let id = tenant.name_any();
     let found = tenants::find(&ctx.db, &ctx.sealer, &id).await.map_err(Error::Observe)?;
+    let usage = usage(ctx, tenant, now).await?;
+    Ok(Observed { found, usage, allow_http: ctx.settings.allow_http, ..Observed::default() })
+}
+
+/// The Secrets that the spec names, in its order.
+pub(super) fn named_secrets(spec: &TenantSpec) -> impl Iterator<Item = &str> {
+    let slack = spec.alerts.slack.as_ref().and_then(|target| target.secret_ref.as_ref());
+    let webhook = spec.alerts.webhook.as_ref();
+    let webhook_url = webhook.and_then(|target| target.url_secret_ref.as_ref());
+    let named = [
+        slack.map(|reference| &reference.name),
+        webhook_url.map(|reference| &reference.name),
+        webhook.map(|target| &target.secret_ref.name),
+    ];
+    named.into_iter().flatten().map(String::as_str)
+}
+
+/// The versions of the Secrets that the spec names, as the watch last saw them.
+pub(super) fn versions(ctx: &Context, tenant: &Tenant) -> Vec<Option<String>> {
     let namespace = tenant.namespace().unwrap_or_default();
-    let slack_url = match &tenant.spec.alerts.slack {
+    named_secrets(&tenant.spec).map(|name| ctx.secrets.of(&namespace, name)).collect()
+}
+
+/// Reads the Secrets that the spec names: every one of [`named_secrets`], and no other.
+pub(super) async fn secrets(ctx: &Context, tenant: &Tenant, observed: &mut Observed) -> Result<(), Error> {
+    let namespace = tenant.namespace().unwrap_or_default();
+    observed.slack_url = match &tenant.spec.alerts.slack {
         None => None,
         Some(SlackTarget { url, secret_ref, .. }) => {
             given(ctx, &namespace, url.as_ref(), secret_ref.as_ref()).await?
         }
     };
-    let (webhook_url, webhook_secret) = match &tenant.spec.alerts.webhook {
+    (observed.webhook_url, observed.webhook_secret) = match &tenant.spec.alerts.webhook {
         None => (None, None),
         Some(WebhookTarget { url, url_secret_ref, secret_ref, .. }) => {
             let SigningSecretRef { name, key } = secret_ref.clone();
@@ -59,8 +84,7 @@ pub(super) async fn observe(ctx: &Context, tenant: &Tenant, now: Timestamp) -> R
             (given(ctx, &namespace, url.as_ref(), url_secret_ref.as_ref()).await?, Some(secret))
         }
     };
-    let usage = usage(ctx, tenant, now).await?;
-    Ok(Observed { found, slack_url, webhook_url, webhook_secret, usage, allow_http: ctx.settings.allow_http })
+    Ok(())
 }
 
 /// What was used in the open period: by the calendar that counts, which may begin it elsewhere than the spec's own

@@ -145,7 +145,8 @@ pub(super) struct Write {
     pub(super) webhook: Option<Texts>,
 }
 
-/// What has to happen to `tenant`'s rows, given what was observed.
+/// What has to happen to `tenant`'s rows, given what was observed. The usage, and anything that is not in the spec, the
+/// rows or the Secrets, must make no difference: `memo::Settled` relies on it.
 pub(super) fn plan(tenant: &Tenant, observed: &Observed, sealer: &Sealer) -> Plan {
     match wanted(tenant, observed, sealer) {
         Err(problem) => Plan { write: None, problem: Some(problem) },

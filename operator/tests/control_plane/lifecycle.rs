@@ -6,7 +6,7 @@ use flagmeter_store::PgPool;
 use flagmeter_store::postgres::tenants;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{DeleteParams, Patch, PatchParams};
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, eventually, in_namespace};
@@ -230,8 +230,8 @@ async fn what_an_earlier_deletion_left_is_deleted_before_a_new_tenant_begins(db:
 async fn an_id_that_becomes_free_goes_to_whoever_waits_for_it_in_another_namespace(db: PgPool) {
     in_namespace(async move |cluster| {
         let other = cluster.beside().await;
-        let client = Client::try_from(cluster.operator_config(&[&other]).await).unwrap();
-        let operator = Running::with_client(client, &[&cluster, &other], &db, "operator-0");
+        let access = cluster.operator_config(&[&other]).await;
+        let operator = Running::reaching(access, &[&cluster, &other], &db, "operator-0");
         cluster.apply("acme", json!({ "monthlyQuota": 1_000, "deletionPolicy": "Delete" })).await;
         cluster.reported("acme", "Synced").await;
         other.apply("acme", json!({ "monthlyQuota": 5 })).await;

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should end there")]
 
 mod admission;
+mod budget;
 mod cluster;
 mod following;
 mod keys;

@@ -6,7 +6,7 @@ use flagmeter_store::PgPool;
 use flagmeter_store::postgres::{sweeps, tenants};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{DeleteParams, ListParams};
-use kube::{Api, Client};
+use kube::{Api, Config};
 use serde_json::json;
 
 use crate::cluster::{Cluster, eventually, in_namespace};
@@ -14,21 +14,21 @@ use crate::lifecycle::through_a_wire;
 use crate::proxy::Proxy;
 use crate::running::{Running, sealer};
 
-/// A client with the operator's rights, over a wire that can be cut.
-async fn over_a_wire(cluster: &Cluster) -> (Client, Proxy) {
+/// The operator's way to the API server, over a wire that can be cut.
+async fn over_a_wire(cluster: &Cluster) -> (Config, Proxy) {
     let mut config = cluster.operator_config(&[]).await;
     let host = config.cluster_url.host().unwrap().to_owned();
     let proxy = Proxy::to(&format!("{host}:{}", config.cluster_url.port_u16().unwrap_or(443))).await;
     config.tls_server_name = Some(host);
     config.cluster_url = format!("https://{}/", proxy.address).parse().unwrap();
-    (Client::try_from(config).unwrap(), proxy)
+    (config, proxy)
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
 async fn an_api_server_that_was_away_for_a_moment_is_followed_again(db: PgPool) {
     in_namespace(async move |cluster| {
-        let (client, wire) = over_a_wire(&cluster).await;
-        let operator = Running::with_client(client, &[&cluster], &db, "operator-0");
+        let (access, wire) = over_a_wire(&cluster).await;
+        let operator = Running::reaching(access, &[&cluster], &db, "operator-0");
         operator.leads().await;
         wire.cut();
         cluster.apply("acme", json!({ "monthlyQuota": 1_000 })).await;
@@ -44,8 +44,8 @@ async fn an_api_server_that_was_away_for_a_moment_is_followed_again(db: PgPool) 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
 async fn a_leader_that_cannot_renew_its_lease_ends_before_another_leads(db: PgPool) {
     in_namespace(async move |cluster| {
-        let (client, wire) = over_a_wire(&cluster).await;
-        let first = Running::with_client(client, &[&cluster], &db, "operator-0");
+        let (access, wire) = over_a_wire(&cluster).await;
+        let first = Running::reaching(access, &[&cluster], &db, "operator-0");
         first.leads().await;
         let second = Running::start(&cluster, &db, "operator-1").await;
         second.is_ready().await;

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use flagmeter_operator::metrics::Metrics;
 use flagmeter_operator::tenant::{Context, Scope, Settings};
-use flagmeter_operator::{CONDITIONS, Error, Operator};
+use flagmeter_operator::{CONDITIONS, Error, Operator, calls};
 use flagmeter_runtime::admin::Readiness;
 use flagmeter_runtime::clock::Clock;
 use flagmeter_store::PgPool;
 use flagmeter_store::sealed::Sealer;
 use jiff::SignedDuration;
-use kube::Client;
+use kube::Config;
 use prometheus::Registry;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -33,12 +33,13 @@ pub(crate) fn sealer() -> Sealer {
 impl Running {
     /// Starts one under `identity`, with the operator's rights and a resync every second or so.
     pub(crate) async fn start(cluster: &Cluster, db: &PgPool, identity: &str) -> Self {
-        Self::with_client(cluster.as_operator().await, &[cluster], db, identity)
+        Self::reaching(cluster.operator_config(&[]).await, &[cluster], db, identity)
     }
 
-    /// The same by another client, for the Tenants of several namespaces; the first is its own.
-    pub(crate) fn with_client(client: Client, watched: &[&Cluster], db: &PgPool, identity: &str) -> Self {
+    /// The same by another way to the API server, for the Tenants of several namespaces; the first is its own.
+    pub(crate) fn reaching(access: Config, watched: &[&Cluster], db: &PgPool, identity: &str) -> Self {
         let metrics = Metrics::register(&Registry::new()).unwrap();
+        let client = calls::counted(access, &metrics.api_calls).unwrap();
         let readiness = Readiness::of(&CONDITIONS);
         let settings = Settings {
             namespace: watched[0].namespace.clone(),

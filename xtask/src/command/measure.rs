@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use crate::account::Account;
-use crate::assembly::{STORES, during};
+use crate::assembly::{CONTROL_PLANE, STORES, during};
 use crate::binaries::{self, Executable, cargo};
 use crate::cache::Cache;
 use crate::checkout;
@@ -42,6 +42,10 @@ const BUILD: [&str; 10] = [
     "loadtest",
 ];
 
+/// The operator, and what measures it.
+const BUILD_TENANTS: [&str; 7] =
+    ["build", "--release", "--package", "flagmeter-operator", "--bins", "--bench", "tenants"];
+
 /// How long the schema may take.
 const MIGRATE_LIMIT: Duration = Duration::from_mins(2);
 
@@ -59,7 +63,8 @@ pub(crate) struct Options {
 pub(crate) struct BenchOptions {
     #[command(flatten)]
     options: Options,
-    /// Measure this alone: requests, counting or latency; results stay out of the checkout.
+    /// Measure this alone: requests, counting or latency, whose results stay out of the checkout, or tenants: the
+    /// operator with 2,000 Tenants applied at once, which is no part of the whole.
     #[arg(long, conflicts_with = "readme")]
     only: Option<String>,
     /// Measure nothing: write README.md's table from the newest full result.
@@ -72,6 +77,9 @@ pub(crate) fn bench(options: &BenchOptions) -> Result<ExitCode> {
     if options.readme {
         let program = cargo(&["run", "--quiet", "--package", "loadtest", "--"]);
         return write_readme(program).map(|()| ExitCode::SUCCESS);
+    }
+    if options.only.as_deref() == Some("tenants") {
+        return on_own_servers(|state, progress| tenants(state, options.options.quick, progress));
     }
     let only: Vec<&str> = options.only.iter().flat_map(|only| ["--only", only]).collect();
     let code = measure("bench", options.options.quick, &only)?;
@@ -104,17 +112,21 @@ fn is_whole(quick: bool, arguments: &[&str]) -> bool {
 }
 
 fn measure(what: &str, quick: bool, arguments: &[&str]) -> Result<ExitCode> {
+    on_own_servers(|state, progress| on_stores(state, what, quick, arguments, progress))
+}
+
+fn on_own_servers(work: impl FnOnce(&mut State, &Progress) -> Result<ExitCode>) -> Result<ExitCode> {
     let progress = Progress::new();
     let state = State::at(Path::new(FOLDER));
     let Some(_lock) = state.lock()? else { bail!("something is measured already in this checkout") };
     supervision::stop_all(&state, &progress);
     state.clear()?;
     let mut state = State::at(Path::new(FOLDER));
-    let outcome = on_servers(&mut state, what, quick, arguments, &progress);
+    let outcome = work(&mut state, &progress);
     supervision::stop_all(&state, &progress);
     state.registry().remove(crate::registry::SUPERVISOR);
     // Gigabytes that nobody needs; what stays is removed by the next run.
-    for name in ["postgres", "valkey"] {
+    for name in ["postgres", "valkey", "etcd"] {
         let _ = fs::remove_dir_all(state.data(name));
     }
     if !matches!(outcome, Ok(ExitCode::SUCCESS)) {
@@ -123,7 +135,41 @@ fn measure(what: &str, quick: bool, arguments: &[&str]) -> Result<ExitCode> {
     outcome
 }
 
-fn on_servers(
+/// The operator with many Tenants, on a real API server.
+fn tenants(state: &mut State, quick: bool, progress: &Progress) -> Result<ExitCode> {
+    let cache = Cache::open()?;
+    let account = Account::choose()?;
+    state.create(&account, &cache, progress)?;
+    supervision::take_over(state)?;
+    let search = Search::new(&cache, &Tool::ALL)?;
+    let servers: Vec<Name> = [Name::Postgres].into_iter().chain(CONTROL_PLANE).collect();
+    progress.expect(search.steps() + 1 + servers.len());
+    let tools = search.fetch(progress)?;
+    let step = progress.step("the operator (cargo build --release)");
+    let executables = binaries::build(&BUILD_TENANTS, &step)?;
+    step.done("");
+    let wish = Wish { ports: Ports::out_of_the_way(), api_port: None, durable: true };
+    let system = System::prepare(state.clone(), account, &wish, tools, progress)?;
+    system.start_all(&servers, progress)?;
+
+    let found = executables.iter().find(|executable| executable.kind == "bench");
+    let mut benchmark = Command::new(&found.context("cargo did not build the benchmark")?.path);
+    if quick {
+        benchmark.args(["--tenants", "200", "--edits", "50", "--resync-seconds", "10"]);
+    }
+    let results = if quick { state.folder().join("results") } else { checkout::path(RESULTS) };
+    benchmark.arg("--results").arg(results);
+    benchmark.env("DATABASE_URL", Postgres::superuser_url(&system.settings));
+    benchmark.env("KUBECONFIG", state.kubeconfig());
+    let watch = || system.check_all(&servers);
+    let finished = Execution::new(benchmark, MEASURE_LIMIT)
+        .on_line(&|line| println!("{line}"))
+        .watched(&watch)
+        .finish()?;
+    Ok(if finished.status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn on_stores(
     state: &mut State,
     what: &str,
     quick: bool,

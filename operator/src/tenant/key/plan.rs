@@ -1,6 +1,6 @@
 //! What has to happen to a tenant's key. No I/O.
 
-use flagmeter_store::api_key::{ApiKey, KeyHash};
+use flagmeter_store::api_key::KeyHash;
 use flagmeter_store::postgres::api_keys::TenantKey;
 use jiff::{SignedDuration, Timestamp};
 
@@ -21,10 +21,10 @@ pub(in crate::tenant) enum Held {
 }
 
 /// The tenant's own Secret.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(in crate::tenant) struct Own {
-    /// The key in it, if it is one.
-    pub(in crate::tenant) key: Option<ApiKey>,
+    /// What is kept of the key in it, if it is one.
+    pub(in crate::tenant) key: Option<KeyHash>,
     /// The value of the annotation for which it was made.
     pub(in crate::tenant) rotation: Option<String>,
     /// The version that was seen, so that nothing newer is overwritten.
@@ -79,9 +79,9 @@ pub(super) fn plan(
             return Plan { current: Current::Made(why), former: Vec::new() };
         }
         Held::Going | Held::Anothers => return Plan { current: Current::None, former: Vec::new() },
-        Held::Own(own) => match &own.key {
+        Held::Own(own) => match own.key {
             None => return Plan { current: Current::Made(Why::Invalid), former: Vec::new() },
-            Some(key) => (own, key.hash()),
+            Some(key) => (own, key),
         },
     };
     let ending = |row: &&TenantKey| row.hash != key && row.expires_at.is_some_and(|at| at > now);

@@ -16,11 +16,27 @@ use crate::tenant::{Context, Error};
 /// The key of the Secret's data under which the API key is.
 const DATA: &str = "key";
 
-/// Reads the Secret now: no key is ever kept in memory.
+/// What is in the Secret. It is read now, unless it is in the version in which it was last seen: no key is ever kept in
+/// memory, but its hash is.
 pub(super) async fn look(ctx: &Context, tenant: &Tenant) -> Result<Held, Error> {
-    let secret = api(ctx, tenant).get_opt(&secret_name(&tenant.name_any())).await;
+    let (namespace, name) = (tenant.namespace().unwrap_or_default(), secret_name(&tenant.name_any()));
+    if let Some(version) = ctx.secrets.of(&namespace, &name)
+        && let Some(own) = ctx.keys.recall(tenant, |own| (own.version == version).then(|| own.clone()))
+    {
+        return Ok(Held::Own(own));
+    }
+    let secret = api(ctx, tenant).get_opt(&name).await;
     let secret = secret.map_err(|error| Error::ReadSecret(Box::new(error)))?;
-    Ok(secret.map_or(Held::Nothing, |secret| held(tenant, &secret)))
+    Ok(secret.map_or(Held::Nothing, |secret| seen(ctx, tenant, &secret)))
+}
+
+/// What is in the Secret, which is remembered.
+fn seen(ctx: &Context, tenant: &Tenant, secret: &Secret) -> Held {
+    let held = held(tenant, secret);
+    if let Held::Own(own) = &held {
+        ctx.keys.put(tenant, own.clone());
+    }
+    held
 }
 
 /// Makes the Secret. If there is one by now, the API server refuses.
@@ -40,7 +56,9 @@ pub(super) async fn create(ctx: &Context, tenant: &Tenant, key: &ApiKey) -> Resu
         "stringData": { DATA: key.expose() },
     }))?;
     let parameters = PostParams { field_manager: Some(NAME.to_owned()), ..PostParams::default() };
-    api(ctx, tenant).create(&parameters, &secret).await.map(drop).map_err(failed)
+    let made = api(ctx, tenant).create(&parameters, &secret).await.map_err(failed)?;
+    seen(ctx, tenant, &made);
+    Ok(())
 }
 
 /// Puts another key into the tenant's own Secret, unless somebody else changed it since it was seen.
@@ -51,8 +69,9 @@ pub(super) async fn replace(ctx: &Context, tenant: &Tenant, own: &Own, key: &Api
     });
     let parameters = PatchParams { field_manager: Some(NAME.to_owned()), ..PatchParams::default() };
     let name = secret_name(&tenant.name_any());
-    let patched = api(ctx, tenant).patch(&name, &parameters, &Patch::Merge(patch)).await;
-    patched.map(drop).map_err(failed)
+    let patched = api(ctx, tenant).patch(&name, &parameters, &Patch::Merge(patch)).await.map_err(failed)?;
+    seen(ctx, tenant, &patched);
+    Ok(())
 }
 
 fn api(ctx: &Context, tenant: &Tenant) -> Api<Secret> {
@@ -69,6 +88,7 @@ fn held(tenant: &Tenant, secret: &Secret) -> Held {
         }
         let key = secret.data.as_ref().and_then(|data| data.get(DATA));
         let key = key.and_then(|key| std::str::from_utf8(&key.0).ok()?.parse().ok());
+        let key = key.map(|key: ApiKey| key.hash());
         let rotation = secret.annotations().get(ROTATE).cloned();
         return Held::Own(Own { key, rotation, version: secret.resource_version().unwrap_or_default() });
     }

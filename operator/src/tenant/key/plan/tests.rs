@@ -1,3 +1,5 @@
+use flagmeter_store::api_key::ApiKey;
+
 use super::*;
 
 const OVERLAP: SignedDuration = SignedDuration::from_hours(24);
@@ -7,7 +9,11 @@ fn now() -> Timestamp {
 }
 
 fn own(key: Option<&ApiKey>, rotation: Option<&str>) -> Held {
-    Held::Own(Own { key: key.cloned(), rotation: rotation.map(str::to_owned), version: "1".to_owned() })
+    Held::Own(Own {
+        key: key.map(ApiKey::hash),
+        rotation: rotation.map(str::to_owned),
+        version: "1".to_owned(),
+    })
 }
 
 fn lasting(key: &ApiKey) -> TenantKey {

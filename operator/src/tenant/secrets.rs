@@ -1,0 +1,126 @@
+//! Which Secrets there are, and in which versions, as their watches say: enough to know that one need not be read
+//! again. Nothing that a Secret holds is kept.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
+use kube::core::PartialObjectMeta;
+use kube::runtime::watcher::Event;
+
+use super::scope::Scope;
+
+/// A Secret's namespace and name.
+pub(super) type Name = (String, String);
+
+/// The versions of all Secrets that are watched.
+#[derive(Debug, Default)]
+pub(super) struct Versions(Mutex<HashMap<Name, String>>);
+
+impl Versions {
+    /// The version that was last seen. `None`: there is no such Secret, or it was not seen yet.
+    pub(super) fn of(&self, namespace: &str, name: &str) -> Option<String> {
+        self.lock().get(&(namespace.to_owned(), name.to_owned())).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Name, String>> {
+        // A panic while it was held cannot leave a version half changed.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Brings one watch's events to the versions.
+pub(super) struct Follower {
+    versions: Arc<Versions>,
+    scope: Scope,
+    /// What has been listed so far, while the watch begins.
+    listed: HashSet<Name>,
+}
+
+impl Follower {
+    pub(super) fn new(versions: Arc<Versions>, scope: Scope) -> Self {
+        Self { versions, scope, listed: HashSet::new() }
+    }
+
+    /// Notes what happened. Answers which Secrets are new, changed or gone, also where that was while nobody watched.
+    pub(super) fn news(&mut self, event: Event<PartialObjectMeta<Secret>>) -> Vec<Name> {
+        let mut versions = self.versions.lock();
+        match event {
+            Event::Init => {
+                self.listed.clear();
+                Vec::new()
+            }
+            Event::InitApply(secret) => {
+                self.listed.insert(name(&secret));
+                put(&mut versions, &secret)
+            }
+            Event::InitDone => {
+                let listed = std::mem::take(&mut self.listed);
+                let watched = self.scope.namespace();
+                let is_gone = |name: &Name| {
+                    watched.is_none_or(|namespace| namespace == name.0) && !listed.contains(name)
+                };
+                let gone: Vec<Name> = versions.keys().filter(|name| is_gone(name)).cloned().collect();
+                versions.retain(|name, _| !is_gone(name));
+                gone
+            }
+            Event::Apply(secret) => put(&mut versions, &secret),
+            Event::Delete(secret) => {
+                let name = name(&secret);
+                versions.remove(&name);
+                vec![name]
+            }
+        }
+    }
+}
+
+fn put(versions: &mut HashMap<Name, String>, secret: &PartialObjectMeta<Secret>) -> Vec<Name> {
+    let (name, version) = (name(secret), secret.resource_version().unwrap_or_default());
+    let before = versions.insert(name.clone(), version.clone());
+    if before == Some(version) { Vec::new() } else { vec![name] }
+}
+
+fn name(secret: &PartialObjectMeta<Secret>) -> Name {
+    (secret.namespace().unwrap_or_default(), secret.name_any())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn secret(namespace: &str, name: &str, version: &str) -> PartialObjectMeta<Secret> {
+        let metadata = json!({ "namespace": namespace, "name": name, "resourceVersion": version });
+        serde_json::from_value(json!({ "metadata": metadata })).unwrap()
+    }
+
+    #[test]
+    fn only_what_has_changed_is_news_also_after_a_time_without_a_watch() {
+        let versions = Arc::new(Versions::default());
+        let mut shop = Follower::new(Arc::clone(&versions), Scope::Namespace("shop".into()));
+        let mut other = Follower::new(Arc::clone(&versions), Scope::Namespace("other".into()));
+        let name = |name: &str| vec![("shop".to_owned(), name.to_owned())];
+        other.news(Event::Apply(secret("other", "a", "9")));
+
+        assert!(shop.news(Event::Init).is_empty());
+        assert_eq!(shop.news(Event::InitApply(secret("shop", "a", "1"))), name("a"));
+        assert_eq!(shop.news(Event::InitApply(secret("shop", "b", "2"))), name("b"));
+        assert!(shop.news(Event::InitDone).is_empty());
+        assert_eq!(shop.news(Event::Apply(secret("shop", "a", "3"))), name("a"));
+        assert!(shop.news(Event::Apply(secret("shop", "a", "3"))).is_empty(), "seen already");
+        assert_eq!(versions.of("shop", "a").as_deref(), Some("3"));
+
+        // The watch begins anew: b is as it was, c is new, and a went meanwhile.
+        assert!(shop.news(Event::Init).is_empty());
+        assert!(shop.news(Event::InitApply(secret("shop", "b", "2"))).is_empty());
+        assert_eq!(shop.news(Event::InitApply(secret("shop", "c", "4"))), name("c"));
+        assert_eq!(shop.news(Event::InitDone), name("a"));
+        assert_eq!(versions.of("shop", "a"), None);
+        assert_eq!(versions.of("other", "a").as_deref(), Some("9"), "another watch's");
+
+        assert_eq!(shop.news(Event::Delete(secret("shop", "b", "5"))), name("b"));
+        assert_eq!(versions.of("shop", "b"), None);
+    }
+}
