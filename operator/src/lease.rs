@@ -18,18 +18,20 @@ use crate::tenant::Settings;
 pub const NAME: &str = "flagmeter-operator";
 
 /// How long a lease holds without being renewed: how long there may be no operator after one was
-/// killed. It is renewed [`GRACE_SECONDS`] before its end.
+/// killed. It is renewed [`GRACE_SECONDS`] before its end: long enough that a renewal which fails is tried again, and one
+/// that is slow is still seen.
 const DURATION_SECONDS: u32 = 15;
-const GRACE_SECONDS: u32 = 5;
+const GRACE_SECONDS: u32 = 8;
 
 /// How often the holder looks whether the lease is still its own, and how long it waits for the answer.
 const CHECK: Duration = Duration::from_secs(2);
 
-/// How long before the lease's end its holder gives up, so that it has ended before another may begin.
-const MARGIN: SignedDuration = SignedDuration::from_secs(2);
+/// How long before the lease's end its holder looks for the last time, so that it has ended before another may begin:
+/// that look begins up to [`CHECK`] later, and takes up to as long.
+const MARGIN: SignedDuration = SignedDuration::from_secs(4);
 
-/// How long giving the lease back may take.
-const WITHDRAWAL: Duration = Duration::from_secs(3);
+/// How long giving the lease back may take; whoever waits for the lease waits for its end otherwise.
+const WITHDRAWAL: Duration = Duration::from_secs(6);
 
 /// This process's part in the election.
 pub struct Candidacy {
@@ -101,24 +103,28 @@ impl Candidacy {
     }
 }
 
-/// Ends shortly before the lease does, or when somebody else is seen to hold it.
+/// Ends before the lease does, or when somebody else is seen to hold it. It looks before it gives up, however late it
+/// is: an answer that was slow must not cost the lease that it says was renewed.
 async fn expiry(leases: &Api<Lease>, identity: &str, clock: Clock) {
     let mut end = end_of_lease(clock.now());
-    while clock.now() < end {
+    loop {
         tokio::time::sleep(CHECK).await;
-        let Ok(Ok(lease)) = tokio::time::timeout(CHECK, leases.get(NAME)).await else {
-            continue;
-        };
-        let Some(spec) = lease.spec.filter(|spec| spec.holder_identity.as_deref() == Some(identity)) else {
+        if let Ok(Ok(lease)) = tokio::time::timeout(CHECK, leases.get(NAME)).await {
+            let Some(spec) = lease.spec.filter(|spec| spec.holder_identity.as_deref() == Some(identity))
+            else {
+                return;
+            };
+            if let Some(renewed) = spec.renew_time {
+                end = end_of_lease(renewed.0);
+            }
+        }
+        if clock.now() >= end {
             return;
-        };
-        if let Some(renewed) = spec.renew_time {
-            end = end_of_lease(renewed.0);
         }
     }
 }
 
-/// When the holder of a lease that was renewed at `renewed` has to have ended.
+/// When the holder of a lease that was renewed at `renewed` looks for the last time.
 fn end_of_lease(renewed: Timestamp) -> Timestamp {
     let duration = SignedDuration::from_secs(DURATION_SECONDS.into());
     renewed.checked_add(duration - MARGIN).unwrap_or(renewed)

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::lease::Candidacy;
 use crate::scaler::Scaler;
-use crate::tenant::Context;
+use crate::tenant::{Context, Unwatchable};
 
 /// Met once this process stands for election.
 const ELECTION: &str = "leader-election";
@@ -95,11 +95,14 @@ async fn lead(
     readiness.unmet(CACHE, "the Tenants are being read");
     let leader = context.metrics.leader.clone();
     leader.set(1);
-    let synced = {
+    let tell = {
         let readiness = readiness.clone();
-        move || readiness.met(CACHE)
+        move |seen: Result<(), Unwatchable>| match seen {
+            Ok(()) => readiness.met(CACHE),
+            Err(why) => readiness.unmet(CACHE, &format!("the Tenants cannot be followed: {why}")),
+        }
     };
-    let work = tenant::controller::run(Arc::new(context), synced, stop.clone());
+    let work = tenant::controller::run(Arc::new(context), tell, stop.clone());
     let scaling = async {
         match scaler {
             Some(scaler) => Box::pin(scaler.run()).await,

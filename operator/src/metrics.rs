@@ -39,6 +39,8 @@ pub struct Metrics {
     pub drift_repairs: IntCounter,
     /// Sweeps that would have detached so many tenants at once that they were not believed.
     pub sweeps_refused: IntCounter,
+    /// Scopes whose `tenants`, or whose `secrets`, cannot be watched now.
+    pub watches_failing: IntGaugeVec,
     /// Tenant resources, by whether their settings are in force.
     pub tenants: IntGaugeVec,
     /// Tenants by scope: ready, and not.
@@ -81,6 +83,13 @@ impl Metrics {
                 "flagmeter_operator_sweeps_refused_total",
                 "Sweeps that would have detached so many tenants at once that they were not believed",
             )?,
+            watches_failing: IntGaugeVec::new(
+                Opts::new(
+                    "flagmeter_operator_watches_failing",
+                    "Namespaces, or 1 for all together, whose tenants, or whose secrets, cannot be watched now",
+                ),
+                &["watch"],
+            )?,
             tenants: IntGaugeVec::new(
                 Opts::new(
                     "flagmeter_operator_tenants",
@@ -99,10 +108,14 @@ impl Metrics {
         registry.register(Box::new(metrics.api_calls.clone()))?;
         registry.register(Box::new(metrics.drift_repairs.clone()))?;
         registry.register(Box::new(metrics.sweeps_refused.clone()))?;
+        registry.register(Box::new(metrics.watches_failing.clone()))?;
         registry.register(Box::new(metrics.tenants.clone()))?;
         registry.register(Box::new(metrics.leader.clone()))?;
         for result in RESULTS {
             metrics.reconciles.with_label_values(&[result]);
+        }
+        for watch in ["tenants", "secrets"] {
+            metrics.watches_failing.with_label_values(&[watch]);
         }
         for ready in ["true", "false"] {
             metrics.tenants.with_label_values(&[ready]);

@@ -77,11 +77,13 @@ fn watch_cases() -> Vec<Case> {
     let variable = "env/FLAGMETER_WATCH_NAMESPACES/value";
     let role = "ClusterRole/flagmeter-flagmeter-operator";
     vec![
-        Case::new("operator.watchNamespaces", json!(["shop", "lab"])).container(
-            "operator",
-            variable,
-            &json!("shop,lab,flagmeter"),
-        ),
+        Case::new("operator.watchNamespaces", json!(["shop", "lab"]))
+            .container("operator", variable, &json!("shop,lab,flagmeter"))
+            .object(
+                "ClusterRole/flagmeter-flagmeter-operator-finish",
+                "rules",
+                &json!([{ "apiGroups": ["flagmeter.dev"], "resources": ["tenants", "tenants/status"], "verbs": ["patch"] }]),
+            ),
         Case::new("operator.clusterWide", json!(true)).container("operator", variable, &json!("*")).object(
             role,
             "rules/1/verbs",

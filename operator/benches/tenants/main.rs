@@ -61,7 +61,11 @@ async fn main() -> Result<()> {
     flagmeter_runtime::install_tls_provider();
     let cluster = Cluster::prepare(&arguments.kubeconfig).await?;
     let rows = Rows::prepare(&arguments.database_url).await?;
-    let outcome = measure(&arguments, &cluster, &rows).await;
+    let interrupted = flagmeter_runtime::shutdown::on_signal()?;
+    let outcome = tokio::select! {
+        outcome = measure(&arguments, &cluster, &rows) => outcome,
+        () = interrupted.cancelled() => Err(anyhow::anyhow!("interrupted")),
+    };
     cluster.remove().await;
     rows.remove().await?;
     let results = outcome?;

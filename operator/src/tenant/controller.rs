@@ -3,14 +3,14 @@
 //! kube's `Controller` is not used, because it keeps deletions to itself; this is what it is made of.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use flagmeter_crds::Tenant;
 use flagmeter_runtime::telemetry::chain;
 use flagmeter_store::StoreError;
 use futures::channel::mpsc::{self, UnboundedSender};
-use futures::future::join_all;
+use futures::future::{self, join_all};
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
 use kube::core::DeserializeGuard;
@@ -20,7 +20,7 @@ use kube::runtime::{WatchStreamExt, applier, watcher};
 use kube::{Resource, ResourceExt};
 use tokio::sync::Notify;
 use tokio::sync::broadcast::{self, error::RecvError};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::context::CONCURRENCY;
@@ -28,6 +28,8 @@ use super::observe::named_secrets;
 use super::scope::Scope;
 use super::secrets::{Follower, Name};
 use super::sweep::{self, Swept};
+use super::view::View;
+use super::watching::{Unwatchable, Watching};
 use super::{Context, Error, deliveries, error_policy, key, reconcile, status, usage};
 
 /// Changes of a tenant that come so close together are one.
@@ -39,7 +41,10 @@ const USAGE_INTERVAL: Duration = Duration::from_secs(5);
 /// How often rows are compared with resources when no resource is seen to go.
 const SWEEP_INTERVAL: Duration = Duration::from_mins(10);
 
-/// How soon a sweep that failed, or was refused, is tried again.
+/// For how long no resource must go before a sweep looks at those that went.
+const LULL: Duration = Duration::from_secs(1);
+
+/// How soon a sweep that failed, or was refused, is tried again; and how long one waits at most for a lull.
 const SWEEP_RETRY: Duration = Duration::from_secs(15);
 
 /// What `kubectl apply` writes beside the spec, which it repeats.
@@ -50,30 +55,30 @@ type Queue = BoxStream<'static, Result<ReconcileRequest<Guarded>, watcher::Error
 type Asked = UnboundedSender<ReconcileRequest<Guarded>>;
 type Reconciled = Result<(ObjectRef<Guarded>, controller::Action), controller::Error<Error, watcher::Error>>;
 
-/// Works until `stop`, and then ends what is under way. `synced` is called once all Tenants were seen.
-pub async fn run(ctx: Arc<Context>, synced: impl Fn(), stop: CancellationToken) {
-    let left = AtomicUsize::new(ctx.settings.scopes.len());
-    let one_synced = || {
-        if left.fetch_sub(1, Ordering::Relaxed) == 1 {
-            synced();
-        }
-    };
+/// Works until `stop`, and then ends what is under way. `tell` hears once all Tenants were seen, and what keeps the
+/// operator from following them, whenever that changes.
+pub async fn run(
+    ctx: Arc<Context>,
+    tell: impl Fn(Result<(), Unwatchable>) + Send + Sync + 'static,
+    stop: CancellationToken,
+) {
+    let view = Arc::new(View::of(&ctx.settings.scopes, tell));
     // Where one ends, all do: a namespace that nobody watches any more must not go unnoticed.
     let stop = stop.child_token();
     let scopes = ctx.settings.scopes.iter().map(async |scope| {
-        run_scope(&ctx, scope, &one_synced, stop.clone()).await;
+        run_scope(&ctx, scope, &view, stop.clone()).await;
         stop.cancel();
     });
     join_all(scopes).await;
 }
 
-async fn run_scope(ctx: &Arc<Context>, scope: &Scope, synced: &impl Fn(), stop: CancellationToken) {
+async fn run_scope(ctx: &Arc<Context>, scope: &Scope, view: &Arc<View>, stop: CancellationToken) {
     let (store, writer) = reflector::store();
     let (asked, asks) = mpsc::unbounded();
     let freed = ctx.freed.subscribe();
     let gone = Notify::new();
     let queue = stream::select_all([
-        tenants(ctx, scope, writer),
+        tenants(ctx, scope, view, writer),
         secrets(ctx, scope, store.clone()),
         asks.map(Ok).boxed(),
     ])
@@ -89,7 +94,7 @@ async fn run_scope(ctx: &Arc<Context>, scope: &Scope, synced: &impl Fn(), stop: 
     );
     let chores = async {
         if store.wait_until_ready().await.is_ok() {
-            synced();
+            view.see(scope, Ok(()));
             tokio::join!(
                 sweeps(ctx, scope, &store, &gone),
                 usages(ctx, scope, &store, &asked),
@@ -106,10 +111,24 @@ async fn run_scope(ctx: &Arc<Context>, scope: &Scope, synced: &impl Fn(), stop: 
 }
 
 /// A request for each Tenant that is new, changed or gone; `writer`'s store follows.
-fn tenants(ctx: &Context, scope: &Scope, writer: reflector::store::Writer<Guarded>) -> Queue {
+fn tenants(
+    ctx: &Context,
+    scope: &Scope,
+    view: &Arc<View>,
+    writer: reflector::store::Writer<Guarded>,
+) -> Queue {
     // Lists are consistent by default. One that is behind would let the sweep miss a new resource.
     let watch = watcher(scope.tenants(ctx.client.clone()), watcher::Config::default());
-    trigger_self(watch.default_backoff().modify(slim).reflect(writer).touched_objects(), ()).boxed()
+    let failing = ctx.metrics.watches_failing.with_label_values(&["tenants"]);
+    let mut watching = Watching::new("Tenants", scope.clone(), failing);
+    let (view, scope) = (Arc::clone(view), scope.clone());
+    let noted = watch.default_backoff().inspect(move |event| match watching.note(event) {
+        Some(Err(why)) => view.see(&scope, Err(why)),
+        Some(Ok(())) => view.see_again(&scope),
+        None => {}
+    });
+    let seen = noted.filter(|event| future::ready(event.is_ok()));
+    trigger_self(seen.modify(slim).reflect(writer).touched_objects(), ()).boxed()
 }
 
 /// Drops what nobody here reads, and what is most of a Tenant's size.
@@ -126,13 +145,13 @@ fn slim(tenant: &mut Guarded) {
 fn secrets(ctx: &Context, scope: &Scope, store: Store<Guarded>) -> Queue {
     let watch = watcher(scope.secrets(ctx.client.clone()), watcher::Config::default().any_semantic());
     let mut follower = Follower::new(Arc::clone(&ctx.secrets), scope.clone());
-    let requests = move |event| match event {
-        Ok(event) => {
-            let news = follower.news(event);
-            let tenants = news.iter().flat_map(|secret| interested(&store, secret));
-            stream::iter(tenants.map(|tenant| Ok(tenant.into())).collect::<Vec<_>>())
-        }
-        Err(error) => stream::iter(vec![Err(error)]),
+    let failing = ctx.metrics.watches_failing.with_label_values(&["secrets"]);
+    let mut watching = Watching::new("Secrets", scope.clone(), failing);
+    let requests = move |event| {
+        watching.note(&event);
+        let news = event.map(|event| follower.news(event)).unwrap_or_default();
+        let tenants = news.iter().flat_map(|secret| interested(&store, secret));
+        stream::iter(tenants.map(|tenant| Ok(tenant.into())).collect::<Vec<_>>())
     };
     watch.default_backoff().flat_map(requests).boxed()
 }
@@ -186,7 +205,12 @@ async fn sweeps(ctx: &Context, scope: &Scope, store: &Store<Guarded>, gone: &Not
         };
         tokio::select! {
             () = sleep(pause) => {}
-            () = gone.notified() => {}
+            () = gone.notified() => {
+                // Many that go one after the other are many at once: each by itself would be believed.
+                let all_went = async { while timeout(LULL, gone.notified()).await.is_ok() {} };
+                // Where they never end, some is better than none.
+                let _ = timeout(SWEEP_RETRY, all_went).await;
+            }
         }
     }
 }

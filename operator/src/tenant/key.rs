@@ -48,8 +48,12 @@ pub(super) fn is_secret_of(tenant: &str, secret: &str) -> bool {
 /// Sees to it that the tenant, which must have a row, has a key that works, and no other that should not.
 pub(super) async fn keep(ctx: &Context, tenant: &Tenant, now: Timestamp) -> Result<Kept, Error> {
     let id = tenant.name_any();
-    let held = secret::look(ctx, tenant).await?;
     let rows = api_keys::of_tenant(&ctx.db, &id).await.map_err(Error::Observe)?;
+    // A tenant without a key is new, and has no key that could end: should there be a Secret after all, it cannot be
+    // made, and the next attempt looks.
+    let is_new =
+        rows.is_empty() && ctx.secrets.is_unseen(&tenant.namespace().unwrap_or_default(), &secret_name(&id));
+    let held = if is_new { Held::Nothing } else { secret::look(ctx, tenant).await? };
     let wanted = tenant.annotations().get(ROTATE).map(String::as_str);
     let plan = plan::plan(&held, wanted, &rows, now, ctx.settings.key_overlap);
     let made = apply::apply(ctx, tenant, &held, &rows, plan).await?;

@@ -25,6 +25,8 @@ mod secrets;
 mod status;
 mod sweep;
 mod usage;
+mod view;
+mod watching;
 mod webhook;
 
 #[cfg(test)]
@@ -53,6 +55,7 @@ use self::observe::Observed;
 use self::plan::{Plan, plan};
 pub use self::scope::{NotNamespaces, Scope};
 use self::status::{News, Outcome};
+pub use self::watching::Unwatchable;
 
 /// How soon a deletion that is not another's turn, or not done, goes on.
 const DELETION_PAUSE: Duration = Duration::from_secs(2);

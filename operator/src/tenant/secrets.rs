@@ -16,15 +16,30 @@ pub(super) type Name = (String, String);
 
 /// The versions of all Secrets that are watched.
 #[derive(Debug, Default)]
-pub(super) struct Versions(Mutex<HashMap<Name, String>>);
+pub(super) struct Versions(Mutex<Seen>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    versions: HashMap<Name, String>,
+    /// Whose Secrets were all seen at least once.
+    listed: HashSet<Scope>,
+}
 
 impl Versions {
     /// The version that was last seen. `None`: there is no such Secret, or it was not seen yet.
     pub(super) fn of(&self, namespace: &str, name: &str) -> Option<String> {
-        self.lock().get(&(namespace.to_owned(), name.to_owned())).cloned()
+        self.lock().versions.get(&(namespace.to_owned(), name.to_owned())).cloned()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Name, String>> {
+    /// Whether all Secrets of the namespace were seen, and this was not among them. It may have come since.
+    pub(super) fn is_unseen(&self, namespace: &str, name: &str) -> bool {
+        let seen = self.lock();
+        let covers = |scope: &Scope| scope.namespace().is_none_or(|watched| watched == namespace);
+        seen.listed.iter().any(covers)
+            && !seen.versions.contains_key(&(namespace.to_owned(), name.to_owned()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seen> {
         // A panic while it was held cannot leave a version half changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -45,7 +60,8 @@ impl Follower {
 
     /// Notes what happened. Answers which Secrets are new, changed or gone, also where that was while nobody watched.
     pub(super) fn news(&mut self, event: Event<PartialObjectMeta<Secret>>) -> Vec<Name> {
-        let mut versions = self.versions.lock();
+        let mut seen = self.versions.lock();
+        let Seen { versions, listed: scopes } = &mut *seen;
         match event {
             Event::Init => {
                 self.listed.clear();
@@ -53,9 +69,10 @@ impl Follower {
             }
             Event::InitApply(secret) => {
                 self.listed.insert(name(&secret));
-                put(&mut versions, &secret)
+                put(versions, &secret)
             }
             Event::InitDone => {
+                scopes.insert(self.scope.clone());
                 let listed = std::mem::take(&mut self.listed);
                 let watched = self.scope.namespace();
                 let is_gone = |name: &Name| {
@@ -65,7 +82,7 @@ impl Follower {
                 versions.retain(|name, _| !is_gone(name));
                 gone
             }
-            Event::Apply(secret) => put(&mut versions, &secret),
+            Event::Apply(secret) => put(versions, &secret),
             Event::Delete(secret) => {
                 let name = name(&secret);
                 versions.remove(&name);
@@ -107,7 +124,10 @@ mod tests {
         assert!(shop.news(Event::Init).is_empty());
         assert_eq!(shop.news(Event::InitApply(secret("shop", "a", "1"))), name("a"));
         assert_eq!(shop.news(Event::InitApply(secret("shop", "b", "2"))), name("b"));
+        assert!(!versions.is_unseen("shop", "c"), "not all were listed yet");
         assert!(shop.news(Event::InitDone).is_empty());
+        assert!(versions.is_unseen("shop", "c") && !versions.is_unseen("shop", "a"));
+        assert!(!versions.is_unseen("other", "c"), "nobody listed those");
         assert_eq!(shop.news(Event::Apply(secret("shop", "a", "3"))), name("a"));
         assert!(shop.news(Event::Apply(secret("shop", "a", "3"))).is_empty(), "seen already");
         assert_eq!(versions.of("shop", "a").as_deref(), Some("3"));

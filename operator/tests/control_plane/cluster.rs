@@ -9,6 +9,7 @@ use futures::FutureExt;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Secret, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{
     ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams,
@@ -16,6 +17,7 @@ use kube::api::{
 use kube::{Api, Client, Config, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::sync::RwLock;
 
 /// How long anything may take. Most of it takes a second.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -54,8 +56,28 @@ pub(crate) struct Cluster {
     pub(crate) namespace: String,
 }
 
+/// Shared by the tests that need the definition; whoever takes it away is alone.
+static DEFINITION: RwLock<()> = RwLock::const_new(());
+
 /// Runs `test` in a namespace of its own, which is deleted afterwards, however the test ends.
 pub(crate) async fn in_namespace<F>(test: impl FnOnce(Cluster) -> F)
+where
+    F: Future<Output = ()>,
+{
+    let _shared = DEFINITION.read().await;
+    run(test).await;
+}
+
+/// The same while no other test runs.
+pub(crate) async fn alone_in_namespace<F>(test: impl FnOnce(Cluster) -> F)
+where
+    F: Future<Output = ()>,
+{
+    let _alone = DEFINITION.write().await;
+    run(test).await;
+}
+
+async fn run<F>(test: impl FnOnce(Cluster) -> F)
 where
     F: Future<Output = ()>,
 {
@@ -66,6 +88,9 @@ where
         // One that has ended already, or was never there, is as good.
         let _ = namespaces.delete(&namespace, &DeleteParams::default()).await;
     }
+    let (params, name) = (DeleteParams::default(), format!("{}-{ACCOUNT}-finish", cluster.namespace));
+    let _ = Api::<ClusterRole>::all(cluster.client.clone()).delete(&name, &params).await;
+    let _ = Api::<ClusterRoleBinding>::all(cluster.client.clone()).delete(&name, &params).await;
     if let Err(panic) = outcome {
         std::panic::resume_unwind(panic);
     }
@@ -105,7 +130,7 @@ impl Cluster {
     }
 
     /// Tests that run at the same time apply the same, which changes nothing.
-    async fn install_definition(&self) {
+    pub(crate) async fn install_definition(&self) {
         let definition: Value = serde_saphyr::from_str(include_str!("../../../crds/tenants.yaml")).unwrap();
         let definitions: Api<CustomResourceDefinition> = Api::all(self.client.clone());
         let name = "tenants.flagmeter.dev";
@@ -130,7 +155,11 @@ impl Cluster {
             let (group, version) = types.api_version.split_once('/').unwrap_or(("", "v1"));
             let kind = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &types.kind));
             let namespace = object.namespace().unwrap_or_else(|| self.namespace.clone());
-            let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &namespace, &kind);
+            let api: Api<DynamicObject> = if types.kind.starts_with("Cluster") {
+                Api::all_with(self.client.clone(), &kind)
+            } else {
+                Api::namespaced_with(self.client.clone(), &namespace, &kind)
+            };
             let params = PatchParams::apply("flagmeter-tests").force();
             api.patch(&object.name_any(), &params, &Patch::Apply(&object)).await.unwrap();
         }

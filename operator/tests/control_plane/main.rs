@@ -6,10 +6,12 @@
 mod admission;
 mod budget;
 mod cluster;
+mod definition;
 mod following;
 mod keys;
 mod leading;
 mod lifecycle;
+mod outage;
 mod proxy;
 mod resilience;
 mod rights;

@@ -5,6 +5,7 @@ use flagmeter_operator::Error;
 use flagmeter_store::PgPool;
 use flagmeter_store::postgres::{sweeps, tenants};
 use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::api::{DeleteParams, ListParams};
 use kube::{Api, Config};
 use serde_json::json;
@@ -15,7 +16,7 @@ use crate::proxy::Proxy;
 use crate::running::{Running, sealer};
 
 /// The operator's way to the API server, over a wire that can be cut.
-async fn over_a_wire(cluster: &Cluster) -> (Config, Proxy) {
+pub(crate) async fn over_a_wire(cluster: &Cluster) -> (Config, Proxy) {
     let mut config = cluster.operator_config(&[]).await;
     let host = config.cluster_url.host().unwrap().to_owned();
     let proxy = Proxy::to(&format!("{host}:{}", config.cluster_url.port_u16().unwrap_or(443))).await;
@@ -98,6 +99,39 @@ async fn a_namespace_whose_tenants_are_kept_ends_whatever_is_away(db: PgPool) {
         })
         .await;
         assert!(tenants::find(&db, &sealer(), "acme").await.unwrap().is_some(), "usage is kept");
+    })
+    .await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_namespace_whose_tenants_go_with_all_that_was_counted_waits_for_postgresql_and_says_so(db: PgPool) {
+    in_namespace(async move |cluster| {
+        // One that is followed beside the operator's own: its Role there goes with the namespace.
+        let other = cluster.beside().await;
+        let access = cluster.operator_config(&[&other]).await;
+        let (pool, wire) = through_a_wire(&db).await;
+        let operator = Running::reaching(access, &[&cluster, &other], &pool, "operator-0");
+        other.apply("acme", json!({ "monthlyQuota": 1_000, "deletionPolicy": "Delete" })).await;
+        other.reported("acme", "Synced").await;
+        wire.cut();
+        let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
+        namespaces.delete(&other.namespace, &DeleteParams::default()).await.unwrap();
+        let roles: Api<RoleBinding> = other.api();
+        eventually("the operator's rights there are gone", async || {
+            roles.list(&ListParams::default()).await.unwrap().items.is_empty().then_some(())
+        })
+        .await;
+        other.reported("acme", "DatabaseUnavailable").await;
+        assert!(namespaces.get_opt(&other.namespace).await.unwrap().is_some(), "it waits");
+        assert!(tenants::find(&db, &sealer(), "acme").await.unwrap().is_some());
+
+        wire.mend();
+        eventually("the namespace is gone", async || {
+            namespaces.get_opt(&other.namespace).await.unwrap().is_none().then_some(())
+        })
+        .await;
+        assert!(tenants::find(&db, &sealer(), "acme").await.unwrap().is_none(), "nothing is kept");
+        operator.stop().await;
     })
     .await;
 }

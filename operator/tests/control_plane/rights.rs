@@ -94,6 +94,17 @@ async fn a_namespace_that_is_watched_too_is_opened_and_no_other() {
             assert_eq!(may(&client, namespace, "get", "/secrets", None).await, allowed);
         }
         assert!(!may(&client, &other.namespace, "create", "coordination.k8s.io/leases", None).await);
+        // A namespace that is deleted loses its Roles first; what waits in it must still be let go.
+        for (verb, resource, allowed) in [
+            ("patch", "flagmeter.dev/tenants", true),
+            ("patch", "flagmeter.dev/tenants/status", true),
+            ("get", "flagmeter.dev/tenants", false),
+            ("list", "flagmeter.dev/tenants", false),
+            ("delete", "flagmeter.dev/tenants", false),
+            ("list", "/secrets", false),
+        ] {
+            assert_eq!(may(&client, "default", verb, resource, None).await, allowed, "{verb} {resource}");
+        }
         assert!(!may(&client, "default", "get", "/secrets", None).await);
     })
     .await;

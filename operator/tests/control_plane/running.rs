@@ -52,7 +52,13 @@ impl Running {
         let context = Context::new(client, db.clone(), sealer(), metrics.clone(), Clock::system(), settings);
         let stop = CancellationToken::new();
         let operator = Operator { context, readiness: readiness.clone(), scaler: None };
-        let task = tokio::spawn(operator.run(stop.clone()));
+        let (work, identity) = (operator.run(stop.clone()), identity.to_owned());
+        // Nobody starts it anew here, so what waits for its work should not wait without a word.
+        let task = tokio::spawn(async move {
+            let outcome = work.await;
+            println!("{identity} ended: {outcome:?}");
+            outcome
+        });
         Self { metrics, readiness, stop, task }
     }
 
@@ -65,6 +71,16 @@ impl Running {
     pub(crate) async fn leads(&self) {
         let leads = async || (self.metrics.leader.get() == 1 && self.readiness.is_ready()).then_some(());
         eventually("the operator leads", leads).await;
+    }
+
+    /// Whether it is ready, by its own account.
+    pub(crate) fn is_ready_now(&self) -> bool {
+        self.readiness.is_ready()
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.task.is_finished()
     }
 
     /// Asks it to end, and waits until it has.
