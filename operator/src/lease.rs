@@ -6,8 +6,11 @@ use flagmeter_runtime::clock::Clock;
 use flagmeter_runtime::telemetry::chain;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use kube_lease_manager::{LeaseManager, LeaseManagerBuilder, LeaseManagerError};
+use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -86,6 +89,11 @@ impl Candidacy {
         }
     }
 
+    /// Leaves the election without a word to the API server: the lease is, or may be, another's.
+    pub fn leave(self) {
+        self.election.abort();
+    }
+
     /// Gives the lease back, so that another process need not wait for its end. If the API server does
     /// not answer, another process has to wait.
     pub async fn withdraw(self) {
@@ -99,6 +107,40 @@ impl Candidacy {
                 tracing::warn!(error = chain(&error), "the election ended badly");
             }
             Err(_) => tracing::warn!("failed to give the lease back in {WITHDRAWAL:?}"),
+        }
+    }
+}
+
+/// The lease, taken from whoever holds it.
+pub struct Seized {
+    leases: Api<Lease>,
+    identity: String,
+}
+
+impl Seized {
+    /// The lease of the settings' namespace, to be held under their identity.
+    #[must_use]
+    pub fn of(client: Client, settings: &Settings) -> Self {
+        let Settings { namespace, identity, .. } = settings;
+        Self { leases: Api::namespaced(client, namespace), identity: identity.clone() }
+    }
+
+    /// Holds it from `now` on for so many seconds. Where there is no lease, nobody has to be kept from it.
+    ///
+    /// # Errors
+    ///
+    /// If the API server refuses, or does not answer.
+    pub async fn hold(&self, seconds: u32, now: Timestamp) -> Result<(), kube::Error> {
+        let spec = json!({
+            "holderIdentity": self.identity,
+            "acquireTime": MicroTime(now),
+            "renewTime": MicroTime(now),
+            "leaseDurationSeconds": seconds,
+        });
+        let patch = Patch::Merge(json!({ "spec": spec }));
+        match self.leases.patch(NAME, &PatchParams::default(), &patch).await {
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+            held => held.map(drop),
         }
     }
 }
@@ -134,7 +176,6 @@ fn end_of_lease(renewed: Timestamp) -> Timestamp {
 mod tests {
     use http::{Request, Response};
     use kube::client::Body;
-    use serde_json::json;
 
     use super::*;
 

@@ -2,11 +2,13 @@
 //!
 //! - [`Operator::run`] waits for the [`lease`], and works as long as it holds it.
 //! - [`tenant`] is the work: one reconcile at a time from a Tenant to its row and back to its status.
+//! - [`drain`] lets all Tenants go before the operator is removed.
 //! - [`scaler`] keeps as many workers as the load asks for.
 //! - [`config`] and [`metrics`] are what goes in and what can be seen; [`calls`] counts what the API server is asked.
 
 pub mod calls;
 pub mod config;
+pub mod drain;
 pub mod lease;
 pub mod metrics;
 pub mod scaler;
@@ -78,7 +80,11 @@ impl Operator {
             Ok(false) => Ok(()),
             Err(error) => Err(error),
         };
-        candidacy.withdraw().await;
+        match outcome {
+            // What is given back must be one's own.
+            Err(Error::LeaseLost) => candidacy.leave(),
+            _ => candidacy.withdraw().await,
+        }
         outcome
     }
 }

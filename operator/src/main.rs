@@ -1,11 +1,15 @@
 //! `flagmeter-operator`: settings, logs, clients, run, stop.
+//!
+//! `flagmeter-operator drain` lets all Tenants go instead, before the operator is removed.
+
+use std::time::Duration;
 
 use anyhow::Context as _;
 use flagmeter_operator::config::Config;
 use flagmeter_operator::metrics::Metrics;
 use flagmeter_operator::scaler::{self, Scaler};
 use flagmeter_operator::tenant::{Context, Settings};
-use flagmeter_operator::{CONDITIONS, Operator, calls};
+use flagmeter_operator::{CONDITIONS, Operator, calls, drain};
 use flagmeter_runtime::admin::{self, Readiness};
 use flagmeter_runtime::clock::Clock;
 use flagmeter_runtime::env::Env;
@@ -16,8 +20,18 @@ use flagmeter_store::queue::EventQueue;
 /// Four reconciles at once, and the sweep and the usage beside them.
 const CONNECTIONS: u32 = 6;
 
+/// How long Tenants that are being deleted may take before an uninstall does not wait for them any longer.
+const DRAIN_LIMIT: Duration = Duration::from_mins(2);
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
+    let draining = match std::env::args().skip(1).collect::<Vec<_>>().as_slice() {
+        [] => false,
+        [command] if command == "drain" => true,
+        _ => {
+            anyhow::bail!("the only argument there is, is `drain`; everything else is set by the environment")
+        }
+    };
     let config = Config::read(Env::process())?;
     telemetry::start(&config.log);
     install_tls_provider();
@@ -37,25 +51,28 @@ async fn main() -> anyhow::Result<()> {
         }
         None => None,
     };
-    let operator = Operator {
-        context: Context::new(
-            client,
-            postgres::pool(config.database_url.expose(), "flagmeter-operator", CONNECTIONS)?,
-            config.sealer,
-            metrics,
-            Clock::system(),
-            Settings {
-                namespace: config.pod_namespace,
-                scopes: config.scopes,
-                identity: config.pod_name,
-                resync: config.resync,
-                key_overlap: config.key_overlap,
-                allow_http: config.allow_private_webhooks,
-            },
-        ),
-        readiness: readiness.clone(),
-        scaler,
-    };
+    let context = Context::new(
+        client,
+        postgres::pool(config.database_url.expose(), "flagmeter-operator", CONNECTIONS)?,
+        config.sealer,
+        metrics,
+        Clock::system(),
+        Settings {
+            namespace: config.pod_namespace,
+            scopes: config.scopes,
+            identity: config.pod_name,
+            resync: config.resync,
+            key_overlap: config.key_overlap,
+            allow_http: config.allow_private_webhooks,
+        },
+    );
+    if draining {
+        return tokio::select! {
+            drained = drain::drain(context, DRAIN_LIMIT) => drained.context("failed to let all Tenants go"),
+            () = stop.cancelled() => Err(anyhow::anyhow!("interrupted")),
+        };
+    }
+    let operator = Operator { context, readiness: readiness.clone(), scaler };
 
     let admin = async {
         let served = admin::serve(config.admin_listen, registry, readiness, stop.clone()).await;

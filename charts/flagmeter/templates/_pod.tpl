@@ -235,3 +235,26 @@ pods may do it at once. Not a hook: a hook would run before a database of the sa
 {{- end }}
 {{- end }}
 {{- end -}}
+
+{{/* Variables of the operator's container; the root context is what it takes. */}}
+{{- define "flagmeter.operatorEnv" -}}
+{{- $operator := dict "root" . "component" "operator" -}}
+{{ include "flagmeter.env" $operator }}
+{{- if .Values.operator.clusterWide }}
+- name: FLAGMETER_WATCH_NAMESPACES
+  value: "*"
+{{- else if .Values.operator.watchNamespaces }}
+- name: FLAGMETER_WATCH_NAMESPACES
+  value: {{ append .Values.operator.watchNamespaces .Release.Namespace | uniq | join "," | quote }}
+{{- end }}
+{{- with .Values.encryption }}
+{{- include "flagmeter.secretEnv" (dict "name" "FLAGMETER_ENCRYPTION_KEY" "secret" .existingSecret "key" .key) | nindent 0 }}
+{{- end }}
+{{- include "flagmeter.alertsEnv" . | nindent 0 }}
+{{- if .Values.worker.autoscaling.enabled }}
+{{- include "flagmeter.valkeyEnv" $operator | nindent 0 }}
+{{- include "flagmeter.scalingEnv" . | nindent 0 }}
+{{- end }}
+- name: FLAGMETER_ROTATION_OVERLAP_SECONDS
+  value: {{ .Values.auth.rotationOverlapSeconds | int64 | quote }}
+{{- end -}}

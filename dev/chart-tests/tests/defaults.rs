@@ -165,3 +165,27 @@ fn with_one_kind_of_number(value: &Value) -> Value {
         _ => value.clone(),
     }
 }
+
+#[test]
+fn before_an_uninstall_a_job_lets_the_tenants_go_with_what_the_operator_has() {
+    let objects = defaults();
+    let job = "Job/flagmeter-operator-drain";
+    let annotations = objects.at(job, "metadata/annotations");
+    assert_eq!(annotations["helm.sh/hook"], "pre-delete");
+    assert_eq!(annotations["helm.sh/hook-delete-policy"], "before-hook-creation,hook-succeeded");
+    let pod = "spec/template/spec";
+    assert_eq!(
+        *objects.at(job, &format!("{pod}/containers/drain/command")),
+        json!(["flagmeter-operator", "drain"])
+    );
+    for same in ["serviceAccountName", "automountServiceAccountToken", "securityContext"] {
+        let path = format!("{pod}/{same}");
+        assert_eq!(objects.at(job, &path), objects.at("Deployment/flagmeter-operator", &path), "{same}");
+    }
+    for same in ["env", "image", "securityContext", "resources"] {
+        let of = |object: &str, container: &str| {
+            objects.at(object, &format!("{pod}/containers/{container}/{same}")).clone()
+        };
+        assert_eq!(of(job, "drain"), of("Deployment/flagmeter-operator", "operator"), "{same}");
+    }
+}

@@ -84,6 +84,11 @@ fn watch_cases() -> Vec<Case> {
                 "rules",
                 &json!([{ "apiGroups": ["flagmeter.dev"], "resources": ["tenants", "tenants/status"], "verbs": ["patch"] }]),
             ),
+        Case::new("operator.drainOnUninstall", json!(false)).object(
+            "Job/flagmeter-operator-drain",
+            "metadata",
+            &json!(null),
+        ),
         Case::new("operator.clusterWide", json!(true)).container("operator", variable, &json!("*")).object(
             role,
             "rules/1/verbs",

@@ -1,8 +1,11 @@
 use flagmeter_core::scaling::Limits;
 use flagmeter_core::scaling::sample::{Doubt, Owner};
 use flagmeter_runtime::env::Env;
+use http::{Method, Request, Response};
 use k8s_openapi::api::apps::v1::Deployment;
-use serde_json::json;
+use kube::client::Body;
+use prometheus::Registry;
+use serde_json::{Value, json};
 
 use super::observe::fleet;
 use super::*;
@@ -90,4 +93,92 @@ fn people_hear_of_changes_and_once_of_what_stands_against_them() {
     assert!(is_news(&decision(3, Reason::Grown), Some("Grown")));
     let other = decision(2, Reason::NotOurs(Owner::Annotation));
     assert!(is_news(&other, Some("Steady")) && !is_news(&other, Some("OtherOwner")));
+}
+
+/// A scaler, and the played API server: each of `answers` to the call of this method and end of its path, in order.
+async fn played<T>(
+    answers: &[(Method, &str, u16, Value)],
+    work: impl AsyncFnOnce(&Scaler) -> T,
+) -> (T, Vec<Value>) {
+    let (service, mut server) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
+    let mut env = Env::of([("FLAGMETER_SCALE_DEPLOYMENT", "worker"), ("VALKEY_URL", "redis://127.0.0.1:1")]);
+    let scaler = Scaler::new(
+        Client::new(service, "shop"),
+        EventQueue::new("redis://127.0.0.1:1").unwrap(),
+        Metrics::register(&Registry::new()).unwrap(),
+        Clock::fixed("2026-11-25T12:00:00Z".parse().unwrap()),
+        "shop".to_owned(),
+        "operator-0".to_owned(),
+        Settings::read(&mut env).unwrap().unwrap(),
+    );
+    let play = async {
+        let mut bodies = Vec::new();
+        for (method, path, code, answer) in answers {
+            let (request, respond) = server.next_request().await.expect("a call");
+            assert_eq!(request.method(), method);
+            assert!(request.uri().path().ends_with(path), "{}, not {path}", request.uri());
+            let body = request.into_body().collect_bytes().await.unwrap();
+            bodies.push(serde_json::from_slice(&body).unwrap_or_default());
+            let answer = Body::from(serde_json::to_vec(answer).unwrap());
+            respond.send_response(Response::builder().status(*code).body(answer).unwrap());
+        }
+        bodies
+    };
+    tokio::join!(work(&scaler), play)
+}
+
+fn refusal(code: u16, reason: &str) -> Value {
+    json!({ "kind": "Status", "status": "Failure", "reason": reason, "message": reason, "code": code })
+}
+
+#[tokio::test]
+async fn a_scale_by_hand_in_between_is_not_overwritten() {
+    let mut workers = deployment(&json!({}));
+    workers.metadata.resource_version = Some("7".to_owned());
+    let decision = Decision { current: 3, replicas: 4, reason: Reason::Grown, estimate: None };
+    let kept = History::default().kept("2026-11-25T12:00:00Z".parse().unwrap());
+    let scale = "/deployments/worker/scale";
+    for (code, answer, expected) in [
+        (409, refusal(409, "Conflict"), Some(false)),
+        (200, json!({ "metadata": {}, "spec": { "replicas": 4 } }), Some(true)),
+        (403, refusal(403, "Forbidden"), None),
+    ] {
+        let answers = [
+            (Method::PATCH, "/configmaps/flagmeter-scaler", 200, json!({})),
+            (Method::PATCH, scale, code, answer),
+        ];
+        let act = async |scaler: &Scaler| scaler.act(&workers, &decision, kept.clone()).await;
+        let (written, bodies) = played(&answers, act).await;
+        assert_eq!(written.ok(), expected, "{code}");
+        assert_eq!(bodies[1]["metadata"]["resourceVersion"], "7", "what was read is what is written over");
+    }
+}
+
+#[tokio::test]
+async fn whoever_else_scales_the_workers_is_found() {
+    let target = |kind: &str, name: &str| json!({ "kind": kind, "name": name });
+    let list = |target: Value| {
+        let spec = json!({ "scaleTargetRef": target, "maxReplicas": 3 });
+        json!({ "metadata": {}, "items": [{ "metadata": { "name": "theirs" }, "spec": spec }] })
+    };
+    let none = || json!({ "metadata": {}, "items": [] });
+    let (autoscalers, objects) = ("/horizontalpodautoscalers", "/scaledobjects");
+    let found = async |answers: &[(Method, &str, u16, Value)]| {
+        let owner = async |scaler: &Scaler| scaler.owner(&deployment(&json!({}))).await;
+        played(answers, owner).await.0.unwrap()
+    };
+    let get = |path, code, answer| (Method::GET, path, code, answer);
+    let autoscaler = Some(Owner::HorizontalPodAutoscaler("theirs".to_owned()));
+    assert_eq!(found(&[get(autoscalers, 200, list(target("Deployment", "worker")))]).await, autoscaler);
+    let anothers = get(autoscalers, 200, list(target("Deployment", "api")));
+    let object = Some(Owner::ScaledObject("theirs".to_owned()));
+    // A ScaledObject's target is a Deployment where it does not say.
+    let scaled = get(objects, 200, list(json!({ "name": "worker" })));
+    assert_eq!(found(&[anothers.clone(), scaled]).await, object);
+    let set = get(objects, 200, list(target("StatefulSet", "worker")));
+    assert_eq!(found(&[anothers, set]).await, None);
+    // No KEDA, and no right to look.
+    let unknown = get(objects, 404, refusal(404, "NotFound"));
+    assert_eq!(found(&[get(autoscalers, 200, none()), unknown.clone()]).await, None);
+    assert_eq!(found(&[get(autoscalers, 403, refusal(403, "Forbidden")), unknown]).await, None);
 }

@@ -169,6 +169,15 @@ async fn follow(tenant: &DeserializeGuard<Tenant>, ctx: &Context) -> Result<Done
     }
 }
 
+/// Takes the finalizer off a Tenant that stays, and whose rows stay.
+///
+/// # Errors
+///
+/// [`Error::Finalizer`].
+pub async fn let_go(ctx: &Context, tenant: &DeserializeGuard<Tenant>) -> Result<(), Error> {
+    finalizer::set(ctx, tenant, false).await
+}
+
 /// Deletes what is kept of a tenant that is to go, and then lets it go.
 async fn clean_up(tenant: &DeserializeGuard<Tenant>, ctx: &Context) -> Result<Done, Error> {
     let cleanup = cleanup::clean_up(ctx, &tenant.name_any(), &tenant.uid().unwrap_or_default()).await?;

@@ -52,7 +52,7 @@ impl Scope {
     }
 
     /// The Tenants. One that does not parse is an `Err` of its own, and hides no other.
-    pub(super) fn tenants(&self, client: Client) -> Api<DeserializeGuard<Tenant>> {
+    pub(crate) fn tenants(&self, client: Client) -> Api<DeserializeGuard<Tenant>> {
         match self {
             Self::Namespace(name) => Api::namespaced(client, name),
             Self::Cluster => Api::all(client),

@@ -30,6 +30,26 @@ pub(crate) fn sealer() -> Sealer {
     "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".parse().unwrap()
 }
 
+/// What an operator, or whoever drains, works with under `identity`: a resync every second or so.
+pub(crate) fn context(
+    access: Config,
+    watched: &[&Cluster],
+    db: &PgPool,
+    identity: &str,
+    metrics: &Metrics,
+) -> Context {
+    let client = calls::counted(access, &metrics.api_calls).unwrap();
+    let settings = Settings {
+        namespace: watched[0].namespace.clone(),
+        scopes: watched.iter().map(|cluster| Scope::Namespace(cluster.namespace.clone())).collect(),
+        identity: identity.to_owned(),
+        resync: Duration::from_secs(1),
+        key_overlap: SignedDuration::from_hours(24),
+        allow_http: false,
+    };
+    Context::new(client, db.clone(), sealer(), metrics.clone(), Clock::system(), settings)
+}
+
 impl Running {
     /// Starts one under `identity`, with the operator's rights and a resync every second or so.
     pub(crate) async fn start(cluster: &Cluster, db: &PgPool, identity: &str) -> Self {
@@ -39,17 +59,8 @@ impl Running {
     /// The same by another way to the API server, for the Tenants of several namespaces; the first is its own.
     pub(crate) fn reaching(access: Config, watched: &[&Cluster], db: &PgPool, identity: &str) -> Self {
         let metrics = Metrics::register(&Registry::new()).unwrap();
-        let client = calls::counted(access, &metrics.api_calls).unwrap();
         let readiness = Readiness::of(&CONDITIONS);
-        let settings = Settings {
-            namespace: watched[0].namespace.clone(),
-            scopes: watched.iter().map(|cluster| Scope::Namespace(cluster.namespace.clone())).collect(),
-            identity: identity.to_owned(),
-            resync: Duration::from_secs(1),
-            key_overlap: SignedDuration::from_hours(24),
-            allow_http: false,
-        };
-        let context = Context::new(client, db.clone(), sealer(), metrics.clone(), Clock::system(), settings);
+        let context = context(access, watched, db, identity, &metrics);
         let stop = CancellationToken::new();
         let operator = Operator { context, readiness: readiness.clone(), scaler: None };
         let (work, identity) = (operator.run(stop.clone()), identity.to_owned());
