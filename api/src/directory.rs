@@ -1,6 +1,5 @@
 //! The tenants as this api knows them, within a second of PostgreSQL.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +11,7 @@ use flagmeter_store::postgres::api_keys::{self, KnownKey};
 use flagmeter_store::postgres::directory::{self, Changes, Kept, Tenant};
 use flagmeter_store::queue::EventQueue;
 use flagmeter_store::{PgPool, StoreError};
+use foldhash::HashMap;
 use jiff::Timestamp;
 
 use crate::auth::Keys;

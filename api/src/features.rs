@@ -3,10 +3,10 @@
 //! What is counted says which features there are; what was taken in since then is remembered here. Each api
 //! remembers for itself, so several may let a few more in between two snapshots than one would.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use flagmeter_core::event::{FeatureName, TenantName, UsageEvent};
+use foldhash::{HashMap, HashSet};
 use jiff::Timestamp;
 
 use crate::tenant;
@@ -71,7 +71,7 @@ impl Features {
     fn counted(&self, tenant: &tenant::Known, now: Timestamp) -> Known {
         let Some(snapshot) = self.usage.newest() else {
             // PostgreSQL is away. It is asked again with the next event.
-            return Known { until: now, names: HashSet::new() };
+            return Known { until: now, names: HashSet::default() };
         };
         let current = snapshot.current(tenant, now);
         let names =

@@ -11,8 +11,7 @@
 //! Numbers without a size are LEB128 varints. A version's meaning never changes; a new field is a
 //! new version, which workers learn to read one release before the api writes it.
 
-use std::collections::HashMap;
-
+use foldhash::{HashMap, HashMapExt as _};
 use jiff::Timestamp;
 use uuid::Uuid;
 

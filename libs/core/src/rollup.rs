@@ -3,7 +3,9 @@
 //! Both matter to the database. A key twice would make PostgreSQL refuse the upsert, and two workers
 //! that lock rows in different orders would deadlock.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+
+use foldhash::{HashMap, HashMapExt as _};
 
 use crate::event::{FeatureName, TenantName, UsageEvent};
 use crate::minute::Minute;

@@ -77,13 +77,16 @@ impl StoreError {
 
     /// Whether the reason lies in the data, so that the same data would fail again: SQLSTATE class
     /// 22 (data exception) or 23 (integrity constraint violation), or a sum that does not fit.
-    /// Everything else may pass, and is tried again.
+    /// Everything else may pass, and is tried again; so may a key that is there already, since then another
+    /// transaction has added it meanwhile.
     pub(crate) fn is_in_the_data(&self) -> bool {
         match self {
             Self::Overflow(_) => true,
             Self::Postgres { source: sqlx::Error::Database(error), .. } => {
                 let class = error.code().map(|code| code.get(..2).unwrap_or_default().to_owned());
-                matches!(class.as_deref(), Some("22" | "23")) && !self.is_missing_partition()
+                matches!(class.as_deref(), Some("22" | "23"))
+                    && !self.is_missing_partition()
+                    && !self.is_duplicate_key()
             }
             _ => false,
         }

@@ -95,7 +95,7 @@ impl Server for Postgres {
             // The counters and the newest leaves of the ledger; for the rest the kernel's cache is as good, and
             // gives memory back.
             "shared_buffers=64MB",
-            "max_wal_size=2GB",
+            "max_wal_size=8GB",
             "wal_compression=off",
             "log_line_prefix=%m [%p] %u@%d ",
         ] {

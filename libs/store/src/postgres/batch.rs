@@ -4,13 +4,14 @@
 //! `usage_features`, each written in key order, so that two workers never deadlock. What comes a
 //! second time finds its id and changes nothing. Thresholds that the periods reached come last.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use flagmeter_core::event::UsageEvent;
 use flagmeter_core::packed::Batch;
 use flagmeter_core::rollup::RollupBatch;
+use foldhash::HashSet;
 use jiff::civil::Date;
 use jiff::{Timestamp, tz::TimeZone};
 use sqlx::{Connection, PgConnection};
@@ -127,6 +128,7 @@ impl Counter {
         })
         .await?;
         let mut outcome = self.attempt(entries, Attempt::Whole(self.expected())).await;
+        // An id that was counted before, or a total that another worker began at the same moment.
         if outcome.as_ref().is_err_and(StoreError::is_duplicate_key) {
             self.repeats.store(true, Ordering::Relaxed);
             outcome = self.attempt(entries, Attempt::Whole(Expected::Repeats)).await;

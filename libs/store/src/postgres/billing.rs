@@ -1,9 +1,8 @@
 //! The settings that a count depends on, read under a lock inside the counting transaction.
 
-use std::collections::{HashMap, HashSet};
-
 use flagmeter_core::event::TenantName;
 use flagmeter_core::period::BillingPeriod;
+use foldhash::{HashMap, HashSet};
 use jiff::Timestamp;
 use sqlx::PgConnection;
 

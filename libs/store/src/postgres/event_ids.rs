@@ -1,8 +1,9 @@
 //! The ledger of ids that clients gave their events: an id counts once a tenant.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 
 use flagmeter_core::event::EventId;
+use foldhash::{HashMap, HashSet};
 use jiff::civil::Date;
 use jiff_sqlx::ToSqlx;
 use sqlx::PgConnection;

@@ -53,7 +53,7 @@ pub(super) struct Total {
     pub(super) monthly_quota: Option<i64>,
 }
 
-/// Adds to the periods' totals, and answers what they are now.
+/// Adds to the periods' totals, and answers what they are now. Errors as of [`super::rollups::add`].
 pub(super) async fn add_periods(
     tx: &mut PgConnection,
     batch: &PeriodBatch,
@@ -67,17 +67,25 @@ pub(super) async fn add_periods(
     sqlx::query!(
         // A reader asks for what changed since it last looked, so the time is that of the write and
         // not of the transaction's start.
-        r#"INSERT INTO usage_periods (tenant, period_start, period_end, total_tokens, events, last_minute, updated_at)
-         SELECT tenant, period_start, period_end, tokens, events, minute, clock_timestamp()
-         FROM UNNEST($1::text[], $2::timestamptz[], $3::timestamptz[], $4::bigint[], $5::bigint[], $6::timestamptz[])
-              AS batch (tenant, period_start, period_end, tokens, events, minute)
-         ORDER BY tenant, period_start
-         ON CONFLICT (tenant, period_start) DO UPDATE
-         SET total_tokens = usage_periods.total_tokens + EXCLUDED.total_tokens,
-             events       = usage_periods.events + EXCLUDED.events,
-             last_minute  = GREATEST(usage_periods.last_minute, EXCLUDED.last_minute),
-             updated_at   = clock_timestamp()
-         RETURNING tenant, period_start AS "period_start: jiff_sqlx::Timestamp", total_tokens, monthly_quota"#,
+        r#"MERGE INTO usage_periods AS total
+         USING (
+             SELECT tenant, period_start, period_end, tokens, events, minute
+             FROM UNNEST($1::text[], $2::timestamptz[], $3::timestamptz[], $4::bigint[], $5::bigint[], $6::timestamptz[])
+                  AS batch (tenant, period_start, period_end, tokens, events, minute)
+             ORDER BY tenant, period_start
+         ) AS batch
+         ON (total.tenant, total.period_start) = (batch.tenant, batch.period_start)
+         WHEN MATCHED THEN
+             UPDATE SET total_tokens = total.total_tokens + batch.tokens,
+                        events       = total.events + batch.events,
+                        last_minute  = GREATEST(total.last_minute, batch.minute),
+                        updated_at   = clock_timestamp()
+         WHEN NOT MATCHED THEN
+             INSERT (tenant, period_start, period_end, total_tokens, events, last_minute, updated_at)
+             VALUES (batch.tenant, batch.period_start, batch.period_end, batch.tokens, batch.events, batch.minute,
+                     clock_timestamp())
+         RETURNING total.tenant AS "tenant!", total.period_start AS "period_start!: jiff_sqlx::Timestamp",
+                   total.total_tokens AS "total_tokens!", total.monthly_quota"#,
         &tenants,
         &starts as &[jiff_sqlx::Timestamp],
         &ends as &[jiff_sqlx::Timestamp],
@@ -96,21 +104,26 @@ pub(super) async fn add_periods(
     .map_err(StoreError::postgres("add to usage_periods"))
 }
 
-/// Adds to the features' shares.
+/// Adds to the features' shares. Errors as of [`super::rollups::add`].
 pub(super) async fn add_features(tx: &mut PgConnection, batch: &FeatureBatch) -> Result<(), StoreError> {
     let tenants: Vec<String> = batch.keys().map(|(tenant, _, _)| tenant.to_string()).collect();
     let starts: Vec<_> = batch.keys().map(|(_, period, _)| period.start.to_sqlx()).collect();
     let features: Vec<String> = batch.keys().map(|(_, _, feature)| feature.to_string()).collect();
     let tokens: Vec<i64> = batch.values().map(|sum| sum.tokens).collect();
     sqlx::query!(
-        "INSERT INTO usage_features (tenant, period_start, feature, total_tokens, updated_at)
-         SELECT tenant, period_start, feature, tokens, clock_timestamp()
-         FROM UNNEST($1::text[], $2::timestamptz[], $3::text[], $4::bigint[])
-              AS batch (tenant, period_start, feature, tokens)
-         ORDER BY tenant, period_start, feature
-         ON CONFLICT (tenant, period_start, feature) DO UPDATE
-         SET total_tokens = usage_features.total_tokens + EXCLUDED.total_tokens,
-             updated_at   = clock_timestamp()",
+        "MERGE INTO usage_features AS total
+         USING (
+             SELECT tenant, period_start, feature, tokens
+             FROM UNNEST($1::text[], $2::timestamptz[], $3::text[], $4::bigint[])
+                  AS batch (tenant, period_start, feature, tokens)
+             ORDER BY tenant, period_start, feature
+         ) AS batch
+         ON (total.tenant, total.period_start, total.feature) = (batch.tenant, batch.period_start, batch.feature)
+         WHEN MATCHED THEN
+             UPDATE SET total_tokens = total.total_tokens + batch.tokens, updated_at = clock_timestamp()
+         WHEN NOT MATCHED THEN
+             INSERT (tenant, period_start, feature, total_tokens, updated_at)
+             VALUES (batch.tenant, batch.period_start, batch.feature, batch.tokens, clock_timestamp())",
         &tenants,
         &starts as &[jiff_sqlx::Timestamp],
         &features,

@@ -156,6 +156,38 @@ async fn four_workers_with_the_same_entries_at_once_count_each_once(pool: PgPool
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_minute_that_another_worker_begins_at_the_same_moment_counts_for_both(pool: PgPool) {
+    add_tenant(&pool, "acme").await;
+    let mut other = pool.begin().await.unwrap();
+    sqlx::raw_sql(
+        "INSERT INTO rollups (tenant, feature, minute, total_tokens)
+         VALUES ('acme', 'gpt-4', '2026-06-15T12:00:00Z', 5)",
+    )
+    .execute(&mut *other)
+    .await
+    .unwrap();
+    let counter = Counter::new(pool.clone());
+    let counting = tokio::spawn(async move { counter.apply(&[entry(1, [event("acme", 100)])]).await });
+    until_one_waits_for_another(&pool).await;
+    other.commit().await.unwrap();
+    let applied = counting.await.unwrap().unwrap();
+    assert_eq!(applied, Applied { counted: 1, ..Applied::default() });
+    let tokens: i64 = sqlx::query_scalar("SELECT total_tokens FROM rollups").fetch_one(&pool).await.unwrap();
+    assert_eq!(tokens, 105);
+}
+
+/// Waits until a transaction waits for what another has written.
+async fn until_one_waits_for_another(pool: &PgPool) {
+    let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')";
+    let found = tokio::time::timeout(std::time::Duration::from_secs(20), async {
+        while !sqlx::query_scalar::<_, bool>(waits).fetch_one(pool).await.unwrap() {
+            tokio::task::yield_now().await;
+        }
+    });
+    found.await.expect("nobody waits");
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_partition_that_somebody_dropped_is_made_again_and_nothing_is_dead_lettered(pool: PgPool) {
     add_tenant(&pool, "acme").await;
     let counter = Counter::new(pool.clone());
