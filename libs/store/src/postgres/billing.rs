@@ -44,8 +44,8 @@ impl Settings {
 /// All of them are columns of the locked row. Whoever waited for its lock sees it as it is by then, which is not so
 /// for rows of other tables.
 pub(super) async fn lock(tx: &mut PgConnection, rows: &[Row<'_>]) -> Result<Settings, StoreError> {
-    let names: HashSet<&TenantName> = rows.iter().map(|row| &row.event.tenant).collect();
-    let names: Vec<String> = names.into_iter().map(ToString::to_string).collect();
+    let names: HashSet<&str> = rows.iter().map(|row| row.event.tenant.as_str()).collect();
+    let names: Vec<&str> = names.into_iter().collect();
     let rows = sqlx::query!(
         r#"SELECT id, monthly_quota, quota_boosts, thresholds, billing_day, time_zone, calendars,
                   clock_timestamp() AS "read_at!: jiff_sqlx::Timestamp"
@@ -53,7 +53,7 @@ pub(super) async fn lock(tx: &mut PgConnection, rows: &[Row<'_>]) -> Result<Sett
            WHERE id = ANY($1) AND deletion_started_at IS NULL
            ORDER BY id
            FOR SHARE"#,
-        &names,
+        &names as &[&str],
     )
     .fetch_all(tx)
     .await

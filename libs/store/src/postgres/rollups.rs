@@ -16,8 +16,8 @@ pub(super) async fn add(tx: &mut PgConnection, batch: &RollupBatch) -> Result<()
     let (mut tenants, mut features) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
     let (mut minutes, mut tokens) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
     for ((tenant, feature, minute), sum) in rows {
-        tenants.push(tenant.to_string());
-        features.push(feature.to_string());
+        tenants.push(tenant.as_str());
+        features.push(feature.as_str());
         minutes.push(minute.start().to_sqlx());
         tokens.push(sum.tokens);
     }
@@ -35,8 +35,8 @@ pub(super) async fn add(tx: &mut PgConnection, batch: &RollupBatch) -> Result<()
          WHEN NOT MATCHED THEN
              INSERT (tenant, feature, minute, total_tokens)
              VALUES (batch.tenant, batch.feature, batch.minute, batch.tokens)",
-        &tenants,
-        &features,
+        &tenants as &[&str],
+        &features as &[&str],
         &minutes as &[jiff_sqlx::Timestamp],
         &tokens,
     )

@@ -58,7 +58,7 @@ pub(super) async fn add_periods(
     tx: &mut PgConnection,
     batch: &PeriodBatch,
 ) -> Result<Vec<Total>, StoreError> {
-    let tenants: Vec<String> = batch.keys().map(|(tenant, _)| tenant.to_string()).collect();
+    let tenants: Vec<&str> = batch.keys().map(|(tenant, _)| tenant.as_str()).collect();
     let starts: Vec<_> = batch.keys().map(|(_, period)| period.start.to_sqlx()).collect();
     let ends: Vec<_> = batch.keys().map(|(_, period)| period.end.to_sqlx()).collect();
     let tokens: Vec<i64> = batch.values().map(|row| row.sum.tokens).collect();
@@ -86,7 +86,7 @@ pub(super) async fn add_periods(
                      clock_timestamp())
          RETURNING total.tenant AS "tenant!", total.period_start AS "period_start!: jiff_sqlx::Timestamp",
                    total.total_tokens AS "total_tokens!", total.monthly_quota"#,
-        &tenants,
+        &tenants as &[&str],
         &starts as &[jiff_sqlx::Timestamp],
         &ends as &[jiff_sqlx::Timestamp],
         &tokens,
@@ -106,9 +106,9 @@ pub(super) async fn add_periods(
 
 /// Adds to the features' shares. Errors as of [`super::rollups::add`].
 pub(super) async fn add_features(tx: &mut PgConnection, batch: &FeatureBatch) -> Result<(), StoreError> {
-    let tenants: Vec<String> = batch.keys().map(|(tenant, _, _)| tenant.to_string()).collect();
+    let tenants: Vec<&str> = batch.keys().map(|(tenant, _, _)| tenant.as_str()).collect();
     let starts: Vec<_> = batch.keys().map(|(_, period, _)| period.start.to_sqlx()).collect();
-    let features: Vec<String> = batch.keys().map(|(_, _, feature)| feature.to_string()).collect();
+    let features: Vec<&str> = batch.keys().map(|(_, _, feature)| feature.as_str()).collect();
     let tokens: Vec<i64> = batch.values().map(|sum| sum.tokens).collect();
     sqlx::query!(
         "MERGE INTO usage_features AS total
@@ -124,9 +124,9 @@ pub(super) async fn add_features(tx: &mut PgConnection, batch: &FeatureBatch) ->
          WHEN NOT MATCHED THEN
              INSERT (tenant, period_start, feature, total_tokens, updated_at)
              VALUES (batch.tenant, batch.period_start, batch.feature, batch.tokens, clock_timestamp())",
-        &tenants,
+        &tenants as &[&str],
         &starts as &[jiff_sqlx::Timestamp],
-        &features,
+        &features as &[&str],
         &tokens,
     )
     .execute(tx)
