@@ -74,7 +74,7 @@ impl RollupBatch {
 
     /// The rows, in key order.
     #[must_use]
-    pub fn rows(&self) -> impl ExactSizeIterator<Item = (&(TenantName, FeatureName, Minute), &Sum)> {
+    pub fn rows(&self) -> impl Iterator<Item = (&(TenantName, FeatureName, Minute), &Sum)> + Clone {
         self.0.iter()
     }
 

@@ -98,12 +98,15 @@ impl StoreError {
             if error.code().as_deref() == Some("23505"))
     }
 
-    /// Whether a row found no partition: a check violation without a constraint's name.
+    /// Whether a row found no partition, which is a check violation without a constraint's name, or a partition was
+    /// not there that was named (SQLSTATE 42P01).
     pub(crate) fn is_missing_partition(&self) -> bool {
         match self {
-            Self::Postgres { source: sqlx::Error::Database(error), .. } => {
-                error.code().as_deref() == Some("23514") && error.constraint().is_none()
-            }
+            Self::Postgres { source: sqlx::Error::Database(error), .. } => match error.code().as_deref() {
+                Some("23514") => error.constraint().is_none(),
+                Some("42P01") => true,
+                _ => false,
+            },
             _ => false,
         }
     }

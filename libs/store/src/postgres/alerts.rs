@@ -15,7 +15,7 @@ use sqlx::PgConnection;
 
 use super::billing;
 use super::settings::{self, TenantSettings};
-use super::usage::Total;
+use super::totals::Total;
 use crate::{PgPool, StoreError};
 
 /// What was used in a period, and the quota that it is held against.

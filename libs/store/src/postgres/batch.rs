@@ -1,8 +1,8 @@
 //! The one transaction that counts.
 //!
-//! ids first (`applied_batches`, `event_ids`), then `events`, `rollups`, `usage_periods` and
-//! `usage_features`, each written in key order, so that two workers never deadlock. What comes a
-//! second time finds its id and changes nothing. Thresholds that the periods reached come last.
+//! ids first (`applied_batches`, `event_ids`), then `events`, then the totals, each written in key order, so that two
+//! workers never deadlock. What comes a second time finds its id and changes nothing. Thresholds that the periods
+//! reached come last.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,7 @@ use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::event_ids::Expected;
-use super::{alerts, billing, dead_letters, event_ids, events, rollups, usage};
+use super::{alerts, billing, dead_letters, event_ids, events, totals};
 use crate::{PgPool, StoreError};
 
 /// An entry of the queue, read.
@@ -211,6 +211,11 @@ pub(super) fn day_of(instant: Timestamp) -> Date {
     TimeZone::UTC.to_datetime(instant).date()
 }
 
+/// The number of that day since 1970: the same, sooner.
+pub(super) fn unix_day(instant: Timestamp) -> i64 {
+    instant.as_second().div_euclid(24 * 60 * 60)
+}
+
 fn rows_of(entry: &Entry) -> impl Iterator<Item = Row<'_>> {
     let row = |(index, event)| Row {
         event,
@@ -261,9 +266,7 @@ async fn count(
         Ok::<_, StoreError>((batch, periods, features))
     };
     let (batch, periods, features) = events::copy(tx, rows, fold).await??;
-    rollups::add(tx, &batch).await?;
-    let totals = usage::add_periods(tx, &periods).await?;
-    usage::add_features(tx, &features).await?;
+    let totals = totals::add(tx, &batch, &periods, &features).await?;
     alerts::watch(tx, settings, &periods, &totals).await
 }
 

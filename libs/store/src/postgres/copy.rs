@@ -27,13 +27,15 @@ pub(super) struct Copy<'connection> {
 }
 
 impl<'connection> Copy<'connection> {
-    /// Begins `statement`, a `COPY … FROM STDIN (FORMAT binary)`; `doing` names it in errors.
+    /// Begins to copy into `table`, rows of `columns`; `doing` names it in errors.
     pub(super) async fn begin(
         connection: &'connection mut PgConnection,
-        statement: &'static str,
+        table: &str,
+        columns: &'static str,
         doing: &'static str,
     ) -> Result<Self, StoreError> {
-        let into = connection.copy_in_raw(statement).await.map_err(StoreError::postgres(doing))?;
+        let statement = format!("COPY {table} ({columns}) FROM STDIN (FORMAT binary)");
+        let into = connection.copy_in_raw(&statement).await.map_err(StoreError::postgres(doing))?;
         let mut message = Vec::with_capacity(MESSAGE_BYTES + 512);
         message.extend_from_slice(HEADER);
         Ok(Self { into, doing, message })

@@ -9,7 +9,7 @@ use jiff_sqlx::ToSqlx;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::batch::{Row, day_of};
+use super::batch::{Row, day_of, unix_day};
 use super::copy::{Copy, instant};
 use crate::{PgPool, StoreError};
 
@@ -100,18 +100,24 @@ fn key<'a>(row: &Row<'a>) -> Option<(Uuid, &'a str)> {
 
 /// Adds ids that are new.
 async fn copy(tx: &mut PgConnection, claims: &[Claim<'_>], rows: &[Row<'_>]) -> Result<(), StoreError> {
-    let mut copy = Copy::begin(
-        tx,
-        "COPY event_ids (id, tenant, received_at, content) FROM STDIN (FORMAT binary)",
-        "add the clients' event ids",
-    )
-    .await?;
-    for Claim { key: (id, tenant), place } in claims {
-        let row = &rows[*place];
-        copy.row([id.as_bytes(), tenant.as_bytes(), &instant(row.received_at), &row.content().to_be_bytes()])
-            .await?;
+    let made_at = |claim: &Claim<'_>| rows[claim.place].event.counts_once_as().and_then(EventId::made_at);
+    // In the order of their keys, which is that of the partitions.
+    for claims in claims.chunk_by(|one, next| made_at(one).map(unix_day) == made_at(next).map(unix_day)) {
+        let day = claims.first().and_then(made_at).map(day_of);
+        let table = day.map_or_else(
+            || "event_ids_others".to_owned(),
+            |day| format!("event_ids_{}", day.strftime("%Y%m%d")),
+        );
+        let columns = "id, tenant, received_at, content";
+        let mut copy = Copy::begin(tx, &table, columns, "add the clients' event ids").await?;
+        for Claim { key: (id, tenant), place } in claims {
+            let row = &rows[*place];
+            let (received_at, content) = (instant(row.received_at), row.content().to_be_bytes());
+            copy.row([id.as_bytes(), tenant.as_bytes(), &received_at, &content]).await?;
+        }
+        copy.finish().await?;
     }
-    copy.finish().await
+    Ok(())
 }
 
 /// Adds those ids that are new; answers which those are. An insert waits for another transaction that holds

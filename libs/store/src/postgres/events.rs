@@ -1,10 +1,12 @@
 //! Raw events, by binary COPY into a partition a day.
+//!
+//! The partition is named: a tenth of a COPY's time would go into finding it for each row.
 
 use jiff::civil::Date;
 use jiff_sqlx::ToSqlx;
 use sqlx::PgConnection;
 
-use super::batch::Row;
+use super::batch::{Row, day_of, unix_day};
 use super::copy::{Copy, instant};
 use crate::{PgPool, StoreError};
 
@@ -17,18 +19,33 @@ pub(super) async fn ensure_partition(pool: &PgPool, day: Date) -> Result<(), Sto
         .map_err(StoreError::postgres("make a partition of events"))
 }
 
-/// Writes `rows`. What `meanwhile` does is done while PostgreSQL is at work on them.
+/// Writes `rows`. What `meanwhile` does is done while PostgreSQL is at work on the last of them.
 pub(super) async fn copy<T>(
     tx: &mut PgConnection,
     rows: &[Row<'_>],
     meanwhile: impl FnOnce() -> T,
 ) -> Result<T, StoreError> {
-    let mut copy = Copy::begin(
-        tx,
-        "COPY events (id, tenant, feature, tokens, occurred_at, created_at) FROM STDIN (FORMAT binary)",
-        "copy events",
-    )
-    .await?;
+    // Entries come in the order in which they were received, so this is one day, and two around midnight.
+    let mut days = rows.chunk_by(|one, next| unix_day(one.received_at) == unix_day(next.received_at));
+    let Some(last) = days.next_back() else { return Ok(meanwhile()) };
+    for day in days {
+        begin(tx, day).await?.finish().await?;
+    }
+    let mut copy = begin(tx, last).await?;
+    copy.flush().await?;
+    let done = meanwhile();
+    copy.finish().await?;
+    Ok(done)
+}
+
+/// Copies `rows`, of which there are some and all were received on one day, but for the end.
+async fn begin<'connection>(
+    tx: &'connection mut PgConnection,
+    rows: &[Row<'_>],
+) -> Result<Copy<'connection>, StoreError> {
+    let table = format!("events_{}", day_of(rows[0].received_at).strftime("%Y%m%d"));
+    let columns = "id, tenant, feature, tokens, occurred_at, created_at";
+    let mut copy = Copy::begin(tx, &table, columns, "copy events").await?;
     for Row { event, id, received_at, .. } in rows {
         copy.row([
             id.as_bytes(),
@@ -40,8 +57,5 @@ pub(super) async fn copy<T>(
         ])
         .await?;
     }
-    copy.flush().await?;
-    let done = meanwhile();
-    copy.finish().await?;
-    Ok(done)
+    Ok(copy)
 }

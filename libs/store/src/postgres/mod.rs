@@ -21,7 +21,6 @@ mod events;
 pub mod lookup;
 mod recount;
 pub mod retention;
-mod rollups;
 pub mod series;
 mod settings;
 mod slack_webhooks;
@@ -29,6 +28,7 @@ pub mod sweeps;
 mod tenant_changes;
 pub mod tenants;
 mod terms;
+mod totals;
 pub mod usage;
 mod webhooks;
 

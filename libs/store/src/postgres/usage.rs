@@ -1,10 +1,8 @@
-//! Tokens by billing period, and by feature within it: written with the count, so that a reader
-//! never sums.
+//! Tokens by billing period, and by feature within it, as readers ask for them: they are written with the count
+//! ([`totals`](super::totals)), so that a reader never sums.
 
-use flagmeter_core::rollup::{FeatureBatch, PeriodBatch};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
-use sqlx::PgConnection;
 
 use crate::{PgPool, StoreError};
 
@@ -41,98 +39,6 @@ pub struct UsageRows {
     pub periods: Vec<PeriodRow>,
     /// Shares.
     pub features: Vec<FeatureRow>,
-}
-
-/// What a period came to by a count.
-#[derive(Debug)]
-pub(super) struct Total {
-    pub(super) tenant: String,
-    pub(super) period_start: Timestamp,
-    pub(super) tokens: i64,
-    /// The quota that it is held against, if it is over and the tenant has another by now.
-    pub(super) monthly_quota: Option<i64>,
-}
-
-/// Adds to the periods' totals, and answers what they are now. Errors as of [`super::rollups::add`].
-pub(super) async fn add_periods(
-    tx: &mut PgConnection,
-    batch: &PeriodBatch,
-) -> Result<Vec<Total>, StoreError> {
-    let tenants: Vec<&str> = batch.keys().map(|(tenant, _)| tenant.as_str()).collect();
-    let starts: Vec<_> = batch.keys().map(|(_, period)| period.start.to_sqlx()).collect();
-    let ends: Vec<_> = batch.keys().map(|(_, period)| period.end.to_sqlx()).collect();
-    let tokens: Vec<i64> = batch.values().map(|row| row.sum.tokens).collect();
-    let events: Vec<i64> = batch.values().map(|row| row.sum.events).collect();
-    let minutes: Vec<_> = batch.values().map(|row| row.last_minute.start().to_sqlx()).collect();
-    sqlx::query!(
-        // A reader asks for what changed since it last looked, so the time is that of the write and
-        // not of the transaction's start.
-        r#"MERGE INTO usage_periods AS total
-         USING (
-             SELECT tenant, period_start, period_end, tokens, events, minute
-             FROM UNNEST($1::text[], $2::timestamptz[], $3::timestamptz[], $4::bigint[], $5::bigint[], $6::timestamptz[])
-                  AS batch (tenant, period_start, period_end, tokens, events, minute)
-             ORDER BY tenant, period_start
-         ) AS batch
-         ON (total.tenant, total.period_start) = (batch.tenant, batch.period_start)
-         WHEN MATCHED THEN
-             UPDATE SET total_tokens = total.total_tokens + batch.tokens,
-                        events       = total.events + batch.events,
-                        last_minute  = GREATEST(total.last_minute, batch.minute),
-                        updated_at   = clock_timestamp()
-         WHEN NOT MATCHED THEN
-             INSERT (tenant, period_start, period_end, total_tokens, events, last_minute, updated_at)
-             VALUES (batch.tenant, batch.period_start, batch.period_end, batch.tokens, batch.events, batch.minute,
-                     clock_timestamp())
-         RETURNING total.tenant AS "tenant!", total.period_start AS "period_start!: jiff_sqlx::Timestamp",
-                   total.total_tokens AS "total_tokens!", total.monthly_quota"#,
-        &tenants as &[&str],
-        &starts as &[jiff_sqlx::Timestamp],
-        &ends as &[jiff_sqlx::Timestamp],
-        &tokens,
-        &events,
-        &minutes as &[jiff_sqlx::Timestamp],
-    )
-    .map(|row| Total {
-        tenant: row.tenant,
-        period_start: row.period_start.to_jiff(),
-        tokens: row.total_tokens,
-        monthly_quota: row.monthly_quota,
-    })
-    .fetch_all(tx)
-    .await
-    .map_err(StoreError::postgres("add to usage_periods"))
-}
-
-/// Adds to the features' shares. Errors as of [`super::rollups::add`].
-pub(super) async fn add_features(tx: &mut PgConnection, batch: &FeatureBatch) -> Result<(), StoreError> {
-    let tenants: Vec<&str> = batch.keys().map(|(tenant, _, _)| tenant.as_str()).collect();
-    let starts: Vec<_> = batch.keys().map(|(_, period, _)| period.start.to_sqlx()).collect();
-    let features: Vec<&str> = batch.keys().map(|(_, _, feature)| feature.as_str()).collect();
-    let tokens: Vec<i64> = batch.values().map(|sum| sum.tokens).collect();
-    sqlx::query!(
-        "MERGE INTO usage_features AS total
-         USING (
-             SELECT tenant, period_start, feature, tokens
-             FROM UNNEST($1::text[], $2::timestamptz[], $3::text[], $4::bigint[])
-                  AS batch (tenant, period_start, feature, tokens)
-             ORDER BY tenant, period_start, feature
-         ) AS batch
-         ON (total.tenant, total.period_start, total.feature) = (batch.tenant, batch.period_start, batch.feature)
-         WHEN MATCHED THEN
-             UPDATE SET total_tokens = total.total_tokens + batch.tokens, updated_at = clock_timestamp()
-         WHEN NOT MATCHED THEN
-             INSERT (tenant, period_start, feature, total_tokens, updated_at)
-             VALUES (batch.tenant, batch.period_start, batch.feature, batch.tokens, clock_timestamp())",
-        &tenants as &[&str],
-        &starts as &[jiff_sqlx::Timestamp],
-        &features as &[&str],
-        &tokens,
-    )
-    .execute(tx)
-    .await
-    .map(drop)
-    .map_err(StoreError::postgres("add to usage_features"))
 }
 
 /// The rows of periods that end after `now`, written since `since`, or all of them.
