@@ -76,29 +76,30 @@ fn put_pairs_together(sums: &mut VecDeque<(Timestamp, i64)>) {
     }));
 }
 
-/// The tokens of one request, by tenant, until it is answered.
+/// The tokens of one request, by tenant and open period, until it is answered.
 #[derive(Default)]
-pub(crate) struct Tally(Vec<(Arc<Known>, i64)>);
+pub(crate) struct Tally(Vec<(Arc<Known>, BillingPeriod, i64)>);
 
 impl Tally {
     /// Adds an event of `tenant`, if it is of the period that is open at `now`. An event that takes another back makes
     /// no room before it is counted.
     pub(crate) fn add(&mut self, tenant: Arc<Known>, event: &UsageEvent, now: Timestamp) {
-        if event.reverses.is_some() || !tenant.period(now).contains(event.occurred_at) {
+        let period = tenant.period(now);
+        if event.reverses.is_some() || !period.contains(event.occurred_at) {
             return;
         }
         let tokens = event.tokens.get();
         match self.0.last_mut() {
             // Most lists are of one tenant.
-            Some((last, sum)) if Arc::ptr_eq(last, &tenant) => *sum = sum.saturating_add(tokens),
-            _ => self.0.push((tenant, tokens)),
+            Some((last, _, sum)) if Arc::ptr_eq(last, &tenant) => *sum = sum.saturating_add(tokens),
+            _ => self.0.push((tenant, period, tokens)),
         }
     }
 
     /// They were answered 202 at `now`.
     pub(crate) fn accepted(self, now: Timestamp) {
-        for (tenant, tokens) in self.0 {
-            tenant.queued().add(&tenant.period(now), tokens, now);
+        for (tenant, period, tokens) in self.0 {
+            tenant.queued().add(&period, tokens, now);
         }
     }
 }
