@@ -73,7 +73,6 @@ impl RollupBatch {
     }
 
     /// The rows, in key order.
-    #[must_use]
     pub fn rows(&self) -> impl Iterator<Item = (&(TenantName, FeatureName, Minute), &Sum)> + Clone {
         self.0.iter()
     }
