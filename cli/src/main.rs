@@ -2,8 +2,11 @@
 
 mod alerts;
 mod audit;
+mod crd;
 mod explain_scale;
+mod lint;
 mod migrate;
+mod output;
 mod tenants;
 
 use std::process::ExitCode;
@@ -28,6 +31,8 @@ enum Command {
     Alerts(alerts::Arguments),
     ExplainScale(explain_scale::Arguments),
     Tenants(tenants::Arguments),
+    Lint(lint::Arguments),
+    Crd(crd::Arguments),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -41,6 +46,8 @@ async fn main() -> anyhow::Result<ExitCode> {
         Command::Alerts(arguments) => alerts::run(arguments, &database()?).await,
         Command::ExplainScale(arguments) => explain_scale::run(arguments).await.map(|()| ExitCode::SUCCESS),
         Command::Tenants(arguments) => tenants::run(arguments, &database()?).await,
+        Command::Lint(arguments) => lint::run(&arguments),
+        Command::Crd(crd::Arguments {}) => crd::run(),
     }
 }
 

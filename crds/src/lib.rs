@@ -3,10 +3,14 @@
 //! - [`Tenant`], [`TenantSpec`] and [`TenantStatus`] are the resource as Rust types. Their doc comments
 //!   are what `kubectl explain tenants.flagmeter.dev` shows.
 //! - [`manifest`] is the definition as it is shipped: `crds/tenants.yaml`, made by `crdgen`.
+//! - [`settings`] is what a spec must say beyond what the definition can refuse.
+//! - [`lint`] is the definition's rules without a cluster.
 
+pub mod lint;
 pub mod manifest;
 #[expect(unreachable_pub, reason = "KubeSchema repeats each struct, `pub` and all, inside a function")]
 mod quota;
+pub mod settings;
 #[expect(unreachable_pub, reason = "KubeSchema repeats each struct, `pub` and all, inside a function")]
 mod tenant;
 #[expect(unreachable_pub, reason = "KubeSchema repeats each struct, `pub` and all, inside a function")]

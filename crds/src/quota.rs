@@ -14,10 +14,10 @@ pub struct QuotaBoost {
     #[schemars(range(min = 1, max = 9_007_199_254_740_991_i64))]
     pub tokens: i64,
 
-    /// The first instant at which they are there, in RFC 3339.
+    /// The first instant at which the tokens are there, in RFC 3339, such as 2026-12-01T00:00:00Z.
     pub from: Time,
 
-    /// The first instant at which they are no longer there.
+    /// The first instant at which they are no longer there, later than from.
     pub until: Time,
 
     /// What for, at most 256 characters; shown with the usage.

@@ -106,13 +106,14 @@ pub struct TenantSpec {
     #[serde(default = "utc")]
     pub time_zone: String,
 
-    /// Raises of the quota for a time, at most 16. The quota at an instant is monthlyQuota and the tokens of all that
-    /// hold it.
+    /// Raises of the quota for a time, at most 16, which may overlap: the quota at an instant is monthlyQuota and the
+    /// tokens of all raises that hold at it.
     #[schemars(length(max = 16))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub quota_boosts: Vec<QuotaBoost>,
 
-    /// Who is told when usage reaches a threshold.
+    /// At which shares of the quota an alert is recorded, and who is told of it. Without a channel it is recorded and
+    /// shown on the page, and nobody is told. Default: thresholds [80], no channel.
     #[serde(default)]
     pub alerts: Alerts,
 
@@ -149,11 +150,11 @@ pub struct Alerts {
     #[serde(default = "eighty_percent")]
     pub thresholds: Vec<i32>,
 
-    /// A Slack channel, through an incoming webhook.
+    /// A Slack channel, through an incoming webhook of Slack's. Exactly one of url and secretRef says which.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slack: Option<SlackTarget>,
 
-    /// A receiver of alerts as signed JSON.
+    /// A receiver of your own, which gets alerts as signed JSON in the form of Standard Webhooks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook: Option<WebhookTarget>,
 }
@@ -208,7 +209,7 @@ pub struct SecretKeyRef {
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
 
-    /// The key of the value in it. Default: url.
+    /// The key of the value in it, of letters, digits, '-', '_' and '.'. Default: url.
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
     #[serde(default = "url_key")]
     pub key: String,
@@ -225,7 +226,7 @@ pub struct TenantStatus {
 
     /// Ready: the settings are in force. Reconciling: the operator is working on it and tries again by
     /// itself. Stalled: only an edit helps; reason and message say which. `QuotaAvailable`: less than the quota
-    /// of this billing period is used.
+    /// of this billing period is used. `AlertDelivered`: the newest alert has reached its receivers.
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,

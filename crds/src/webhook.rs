@@ -54,7 +54,7 @@ pub struct SigningSecretRef {
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
 
-    /// The key of the value in it. Default: secret.
+    /// The key of the value in it, of letters, digits, '-', '_' and '.'. Default: secret.
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
     #[serde(default = "secret_key")]
     pub key: String,

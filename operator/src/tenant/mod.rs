@@ -6,7 +6,6 @@
 //! resource is gone; [`usage`] asks for a reconcile where usage has changed; [`deliveries`] says whether alerts
 //! arrive.
 
-mod allowance;
 mod apply;
 mod budget;
 mod cleanup;

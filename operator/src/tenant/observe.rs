@@ -1,13 +1,14 @@
 //! What there is: the tenant's rows, its usage, and what its Secrets hold.
 
 use flagmeter_core::period::BillingPeriod;
+use flagmeter_crds::settings::Terms;
 use flagmeter_crds::{SecretKeyRef, SigningSecretRef, SlackTarget, Tenant, TenantSpec, WebhookTarget};
 use flagmeter_store::postgres::tenants::{self, FoundTenant, OpenPeriod};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt};
 
-use super::plan::{Problem, Terms};
+use super::plan::Problem;
 use super::{Context, Error};
 
 /// Everything that the plan depends on, beside the resource itself.

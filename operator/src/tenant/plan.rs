@@ -1,16 +1,12 @@
 //! What has to happen so that the rows say what the spec says. No I/O: the same resource and the same
 //! observation always give the same plan.
 
-use flagmeter_core::period::{BillingDay, BillingPeriod};
-use flagmeter_crds::{MAX_URL_LENGTH, SecretKeyRef, SlackTarget, Tenant, TenantSpec};
+use flagmeter_crds::settings::{self, InvalidSetting, NotAWebhookUrl, Terms, webhook_url};
+use flagmeter_crds::{SecretKeyRef, SlackTarget, Tenant};
 use flagmeter_store::postgres::tenants::{ChangeKind, FoundTenant, Owner, SlackRow, TenantRow};
 use flagmeter_store::sealed::Sealer;
-use http::Uri;
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use kube::ResourceExt;
 
-use super::allowance;
 use super::observe::Observed;
 use super::webhook::{self, Texts, Webhook};
 
@@ -18,12 +14,9 @@ use super::webhook::{self, Texts, Webhook};
 /// condition's reason; its text is the condition's message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Problem {
-    /// Refused by the API server too, unless its table of time zones is newer than the operator's.
-    #[error("spec.timeZone {0:?} is not a time zone that this version knows")]
-    InvalidTimeZone(String),
-    /// Refused by the API server too, unless it has another version of the definition.
-    #[error("spec.{0}")]
-    InvalidSpec(&'static str),
+    /// A setting that the API server should have refused; `flagmeter lint` says the same of it.
+    #[error(transparent)]
+    Setting(#[from] InvalidSetting),
     /// Another namespace was first.
     #[error("the id {id:?} belongs to namespace {namespace:?}, which claimed it first{}", if *.detached {
         "; the Tenant there is gone and its usage is kept: choose another name, or have it deleted by `flagmeter tenants free`"
@@ -64,17 +57,11 @@ pub(super) enum Problem {
         key: String,
     },
     /// What stands there is no https URL. The text itself is never shown.
-    #[error("{place} is not an https URL of at most {MAX_URL_LENGTH} characters")]
-    InvalidSlackUrl {
-        /// Where it stands.
-        place: String,
-    },
+    #[error(transparent)]
+    InvalidSlackUrl(NotAWebhookUrl),
     /// The same of the webhook.
-    #[error("{place} is not an https URL of at most {MAX_URL_LENGTH} characters")]
-    InvalidWebhookUrl {
-        /// Where it stands.
-        place: String,
-    },
+    #[error(transparent)]
+    InvalidWebhookUrl(NotAWebhookUrl),
     /// What stands there cannot sign messages. The text itself is never shown.
     #[error(
         "the value of key {key:?} of the Secret {name:?} is not whsec_ and base64 of 24 to 64 bytes; \
@@ -92,38 +79,15 @@ impl Problem {
     /// The condition's reason.
     pub(super) fn reason(&self) -> &'static str {
         match self {
-            Self::InvalidTimeZone(_) => "InvalidTimeZone",
-            Self::InvalidSpec(_) => "InvalidSpec",
+            Self::Setting(problem) => problem.reason(),
             Self::TenantIdTaken { .. } => "TenantIdTaken",
             Self::KeySecretTaken { .. } => "KeySecretTaken",
             Self::SecretNotFound { .. } => "SecretNotFound",
             Self::SecretKeyMissing { .. } => "SecretKeyMissing",
-            Self::InvalidSlackUrl { .. } => "InvalidSlackUrl",
-            Self::InvalidWebhookUrl { .. } => "InvalidWebhookUrl",
+            Self::InvalidSlackUrl(_) => "InvalidSlackUrl",
+            Self::InvalidWebhookUrl(_) => "InvalidWebhookUrl",
             Self::InvalidWebhookSecret { .. } => "InvalidWebhookSecret",
         }
-    }
-}
-
-/// The calendar that a spec asks for.
-pub(super) struct Terms {
-    billing_day: BillingDay,
-    time_zone: TimeZone,
-}
-
-impl Terms {
-    /// The spec's calendar, if there is such a one.
-    pub(super) fn of(spec: &TenantSpec) -> Result<Self, Problem> {
-        let billing_day = BillingDay::try_from(spec.billing_day)
-            .map_err(|_| Problem::InvalidSpec("billingDay must be from 1 to 31"))?;
-        let time_zone =
-            TimeZone::get(&spec.time_zone).map_err(|_| Problem::InvalidTimeZone(spec.time_zone.clone()))?;
-        Ok(Self { billing_day, time_zone })
-    }
-
-    /// The billing period that `instant` lies in.
-    pub(super) fn period(&self, instant: Timestamp) -> BillingPeriod {
-        BillingPeriod::containing(instant, self.billing_day, &self.time_zone)
     }
 }
 
@@ -183,8 +147,8 @@ fn wanted(
         });
     }
     let terms = Terms::of(spec)?;
-    let quota = allowance::checked_quota(spec)?;
-    let thresholds = allowance::thresholds(spec)?;
+    let quota = settings::checked_quota(spec)?;
+    let thresholds = settings::thresholds(spec)?;
     let webhook = webhook::webhook(&id, spec.alerts.webhook.as_ref(), observed, sealer);
     let slack = slack(&id, spec.alerts.slack.as_ref(), observed, sealer);
     let row = TenantRow {
@@ -238,7 +202,7 @@ fn slack(id: &str, target: Option<&SlackTarget>, observed: &Observed, sealer: &S
     let enabled = target.enabled;
     let invalid = || {
         let place = place("spec.alerts.slack.url", target.secret_ref.as_ref());
-        Problem::InvalidSlackUrl { place }
+        Problem::InvalidSlackUrl(NotAWebhookUrl(place))
     };
     match text.clone().and_then(|text| webhook_url(&text, observed.allow_http).ok_or_else(invalid)) {
         Ok(url) => Slack {
@@ -252,16 +216,6 @@ fn slack(id: &str, target: Option<&SlackTarget>, observed: &Observed, sealer: &S
             Slack { row, url: None, problem: Some(problem) }
         }
     }
-}
-
-/// `text` as a URL that may be posted to. Files end with a line break more often than not, so space
-/// around it is dropped.
-pub(super) fn webhook_url(text: &str, allow_http: bool) -> Option<String> {
-    let text = text.trim();
-    let uri: Uri = text.parse().ok().filter(|_| text.len() <= MAX_URL_LENGTH)?;
-    let host = uri.host().is_some_and(|host| !host.is_empty());
-    let scheme = uri.scheme_str() == Some("https") || (allow_http && uri.scheme_str() == Some("http"));
-    (scheme && host).then(|| text.to_owned())
 }
 
 /// Where a value stands, for people: in `field` of the resource, or in a Secret.

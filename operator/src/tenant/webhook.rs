@@ -2,12 +2,13 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use flagmeter_crds::settings::{NotAWebhookUrl, webhook_url};
 use flagmeter_crds::{SigningSecretRef, WebhookTarget};
 use flagmeter_store::postgres::tenants::WebhookRow;
 use flagmeter_store::sealed::Sealer;
 
 use super::observe::Observed;
-use super::plan::{Problem, place, webhook_url};
+use super::plan::{Problem, place};
 
 /// What a secret starts with, in the form that Standard Webhooks gives it.
 const PREFIX: &str = "whsec_";
@@ -63,7 +64,7 @@ fn texts(
 ) -> Result<Texts, Problem> {
     let url = webhook_url(&url?, allow_http).ok_or_else(|| {
         let place = place("spec.alerts.webhook.url", target.url_secret_ref.as_ref());
-        Problem::InvalidWebhookUrl { place }
+        Problem::InvalidWebhookUrl(NotAWebhookUrl(place))
     })?;
     let secret = secret?.trim().to_owned();
     if !is_secret(&secret) {

@@ -1,7 +1,8 @@
 use super::*;
 
 use flagmeter_core::quota::MAX_TOKENS;
-use flagmeter_crds::Alerts;
+use flagmeter_crds::{Alerts, MAX_URL_LENGTH};
+use jiff::Timestamp;
 use serde_json::json;
 
 const URL: &str = "https://hooks.slack.com/services/T0/B0/x";

@@ -1,18 +1,17 @@
 //! The condition `QuotaAvailable`: True while less than the quota of the billing period is used.
 
-use flagmeter_crds::Tenant;
+use flagmeter_crds::{Tenant, settings};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{Usage, find};
-use crate::tenant::allowance;
 
 /// The condition's type.
 const TYPE: &str = "QuotaAvailable";
 
 /// Tokens that the tenant may use, with the boosts that hold at `now`.
 pub(super) fn effective(tenant: &Tenant, now: Timestamp) -> i64 {
-    allowance::quota(&tenant.spec).at(now)
+    settings::quota(&tenant.spec).at(now)
 }
 
 /// The condition for what was seen. What was not seen leaves it as it was told.

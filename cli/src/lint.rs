@@ -1,0 +1,103 @@
+//! `flagmeter lint`: whether a cluster would take the Tenants in some files.
+
+mod claims;
+mod files;
+mod report;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use flagmeter_crds::lint::{Document, Linter, Verdict};
+
+use crate::output;
+use claims::Claims;
+use report::{Finding, Report};
+
+/// Check the Tenants in files of YAML or JSON, without a cluster: all that the API server would refuse, in its own
+/// words (schema and CEL rules, fields that are unknown or given twice), what the operator could not bring into force,
+/// and ids that two Tenants claim. Each problem is one line: file, line, Tenant, field, message.
+///
+/// The files are taken for those of one cluster: run it once for each. Objects of other kinds are passed over and
+/// counted. Problems go to stdout, the summary to stderr. Needs no database.
+#[derive(clap::Args)]
+#[command(
+    after_long_help = "Exit code 0: all Tenants are valid, or there are none. 1: some are not. 2: a file cannot be \
+    read or is neither YAML nor JSON, or the command line is wrong.\n\n\
+    At most 16 MiB and 10,000 documents a file, and 10,000 files a folder."
+)]
+pub(crate) struct Arguments {
+    /// Files, folders (their *.yaml, *.yml and *.json), or - for stdin
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Look into the folders of folders too
+    #[arg(short = 'R', long)]
+    recursive: bool,
+    /// How problems are printed; json is one object with all of them and the summary
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    output: Format,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let linter = Linter::new()?;
+    let (mut report, mut claims) = (Report::default(), Claims::default());
+    for path in &arguments.files {
+        match files::under(path, arguments.recursive) {
+            Ok(files) => files.iter().for_each(|file| check(file, &linter, &mut claims, &mut report)),
+            Err(error) => report.unreadable(&files::shown(path), None, format!("{error:#}")),
+        }
+    }
+    let text = match arguments.output {
+        Format::Text => report.text(),
+        Format::Json => report.json()?,
+    };
+    output::print(&text).context("the problems could not be printed")?;
+    eprint!("{}", report.summary());
+    Ok(report.exit_code())
+}
+
+fn check(path: &std::path::Path, linter: &Linter, claims: &mut Claims, report: &mut Report) {
+    let file = files::shown(path);
+    let text = match files::read(path) {
+        Ok(text) => text,
+        Err(error) => return report.unreadable(&file, None, format!("{error:#}")),
+    };
+    let documents = match Document::read(&text) {
+        Ok(documents) => documents,
+        Err(error) => return report.unreadable(&file, error.line, error.message),
+    };
+    report.files += 1;
+    let mut tenants = 0;
+    for document in &documents {
+        let problems = match linter.judge(document) {
+            Verdict::Tenant(problems) => problems,
+            Verdict::Misnamed(problem) => vec![problem],
+            Verdict::Other => {
+                report.passed_over += 1;
+                continue;
+            }
+        };
+        tenants += 1;
+        let mut findings: Vec<Finding> = problems
+            .iter()
+            .map(|problem| Finding {
+                reason: problem.reason.as_str(),
+                field: problem.field.clone(),
+                message: problem.shown(),
+                ..Finding::at(&file, document, &problem.place)
+            })
+            .collect();
+        findings.extend(claims.add(&file, document));
+        findings.sort_by_key(|finding| finding.line);
+        report.tenant(findings);
+    }
+    if tenants == 0 {
+        report.without_tenant.push(file);
+    }
+}

@@ -1,0 +1,201 @@
+//! `flagmeter lint` and `flagmeter crd`, as a person and a CI run them.
+#![expect(clippy::unwrap_used, reason = "a test ends at the first thing that is not as it should be")]
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+const VALID: &str =
+    "apiVersion: flagmeter.dev/v1alpha1\nkind: Tenant\nmetadata:\n  name: acme\nspec:\n  monthlyQuota: 1\n";
+const OTHER: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: other}\n";
+
+/// A folder of a test's own, with files in it; it goes with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn with(test: &str, files: &[(&str, &str)]) -> Self {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("lint-{test}"));
+        let _ = fs::remove_dir_all(&folder);
+        for (name, text) in files {
+            let file = folder.join(name);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, text).unwrap();
+        }
+        Self(folder)
+    }
+
+    fn lint(&self, arguments: &[&str]) -> Output {
+        flagmeter("lint").current_dir(&self.0).args(arguments).output().unwrap()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn flagmeter(command: &str) -> Command {
+    let mut flagmeter = Command::new(env!("CARGO_BIN_EXE_flagmeter"));
+    flagmeter.arg(command);
+    flagmeter
+}
+
+/// Exit code, stdout, stderr.
+fn told(output: &Output) -> (i32, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn a_problem_is_a_line_with_file_line_tenant_field_and_message() {
+    let tenants = format!(
+        "{VALID}---\napiVersion: flagmeter.dev/v1alpha1\nkind: Tenant\nmetadata:\n  name: globex\n  namespace: team-a\nspec:\n  \
+         monthlyQuota: 1\n  billingDay: 32\n  alerts:\n    slack: {{}}\n    threshold: [80]\n---\n{OTHER}"
+    );
+    let folder = Folder::with("line", &[("tenants.yaml", &tenants)]);
+    let (code, stdout, stderr) = told(&folder.lint(&["tenants.yaml"]));
+    assert_eq!(
+        stdout,
+        "tenants.yaml:15: Tenant team-a/globex: spec.billingDay: Invalid value: 32: spec.billingDay in body should be \
+         less than or equal to 31\n\
+         tenants.yaml:17: Tenant team-a/globex: spec.alerts.slack: Invalid value: exactly one of url and secretRef \
+         must be set\n\
+         tenants.yaml:18: Tenant team-a/globex: spec.alerts.threshold: unknown field \"spec.alerts.threshold\"\n"
+    );
+    assert_eq!(
+        stderr,
+        "2 Tenants in 1 file: 1 valid, 1 with 3 problems; 1 object of other kinds passed over\n"
+    );
+    assert_eq!(code, 1);
+}
+
+#[test]
+fn valid_tenants_are_exit_code_0_and_a_file_without_one_is_named() {
+    let folder = Folder::with(
+        "valid",
+        &[("a.yaml", VALID), ("b.json", r#"{"kind": "ConfigMap", "apiVersion": "v1"}"#)],
+    );
+    let (code, stdout, stderr) = told(&folder.lint(&["a.yaml", "b.json"]));
+    assert_eq!((code, stdout.as_str()), (0, ""));
+    assert_eq!(
+        stderr,
+        "b.json: no Tenant in it\n1 Tenant in 2 files: 1 valid, 0 with 0 problems; 1 object of other kinds passed over\n"
+    );
+}
+
+#[test]
+fn stdin_and_folders_are_read() {
+    let bad = VALID.replace("acme", "Acme");
+    let folder = Folder::with(
+        "folders",
+        &[
+            ("tenants/a.yaml", VALID),
+            ("tenants/deep/b.yml", &bad),
+            ("tenants/notes.txt", "no: [yaml"),
+            ("empty/x.txt", ""),
+        ],
+    );
+    let (code, stdout, _) = told(&folder.lint(&["tenants"]));
+    assert_eq!((code, stdout.as_str()), (0, ""), "folders in it are not looked into");
+    let (code, stdout, _) = told(&folder.lint(&["-R", "tenants"]));
+    assert_eq!(code, 1);
+    assert!(
+        stdout.starts_with("tenants/deep/b.yml:4: Tenant Acme: metadata.name: Invalid value: \"Acme\""),
+        "{stdout}"
+    );
+    let (code, stdout, _) = told(&folder.lint(&["empty"]));
+    assert_eq!((code, stdout.contains("there is no *.yaml")), (2, true), "{stdout}");
+
+    let mut lint = flagmeter("lint")
+        .arg("-")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    lint.stdin.take().unwrap().write_all(bad.as_bytes()).unwrap();
+    let (code, stdout, _) = told(&lint.wait_with_output().unwrap());
+    assert_eq!((code, stdout.starts_with("<stdin>:4: Tenant Acme: ")), (1, true), "{stdout}");
+}
+
+#[test]
+fn what_cannot_be_checked_is_exit_code_2_and_the_rest_is_checked_all_the_same() {
+    let bad = VALID.replace("monthlyQuota: 1", "monthlyQuota: 0");
+    let folder =
+        Folder::with("unreadable", &[("broken.yaml", "a: [\n"), ("bad.yaml", &bad), ("latin.yaml", "")]);
+    fs::write(folder.0.join("latin.yaml"), b"a: \xe4").unwrap();
+    fs::write(folder.0.join("large.yaml"), vec![b'#'; (16 << 20) + 1]).unwrap();
+    let files = ["broken.yaml", "missing.yaml", "latin.yaml", "large.yaml", "bad.yaml"];
+    let (code, stdout, stderr) = told(&folder.lint(&files));
+    assert_eq!(code, 2);
+    let lines: Vec<&str> = stdout.lines().collect();
+    assert_eq!(lines.len(), 5, "{stdout}");
+    for (line, start) in lines.iter().zip([
+        "broken.yaml:1: unclosed bracket '['",
+        "missing.yaml: cannot be opened: ",
+        "latin.yaml: is not UTF-8",
+        "large.yaml: is larger than 16 MiB",
+        "bad.yaml:6: Tenant acme: spec.monthlyQuota: ",
+    ]) {
+        assert!(line.starts_with(start), "{line}");
+    }
+    assert!(stderr.contains("; 4 files could not be read"), "{stderr}");
+    assert_eq!(told(&folder.lint(&[])).0, 2, "no file at all");
+}
+
+#[test]
+fn an_id_that_two_tenants_claim_is_told_with_the_place_of_the_first() {
+    let namespaced =
+        |namespace: &str| VALID.replace("  name: acme", &format!("  namespace: {namespace}\n  name: acme"));
+    let (a, b) = (namespaced("team-a"), namespaced("team-b"));
+    let folder = Folder::with("claims", &[("a.yaml", &a), ("b.yaml", &b), ("c.yaml", &a)]);
+    let (code, stdout, _) = told(&folder.lint(&["a.yaml", "b.yaml", "c.yaml"]));
+    assert_eq!(code, 1);
+    assert_eq!(
+        stdout,
+        "b.yaml:5: Tenant team-b/acme: metadata.name: the id \"acme\" is claimed in namespace \"team-a\" too \
+         (a.yaml:5): whichever is there first has it; choose another name\n\
+         c.yaml:5: Tenant team-a/acme: metadata.name: the Tenant \"acme\" is defined twice (a.yaml:5): the one that \
+         is applied last would win\n"
+    );
+}
+
+#[test]
+fn json_has_the_same_for_machines() {
+    let bad = VALID.replace("monthlyQuota: 1", "monthlyQuota: 1\n  timeZone: Europe/Berlino");
+    let folder =
+        Folder::with("json", &[("bad.yaml", &bad), ("broken.yaml", "a: [\n"), ("other.yaml", OTHER)]);
+    let output = folder.lint(&["--output", "json", "bad.yaml", "broken.yaml", "other.yaml"]);
+    assert_eq!(output.status.code(), Some(2));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let message = report["problems"][0]["message"].clone();
+    assert!(message.as_str().unwrap().contains("unknown time zone Europe/Berlino"), "{message}");
+    let expected = json!([{
+        "file": "bad.yaml", "line": 7, "namespace": null, "name": "acme", "field": "spec.timeZone",
+        "reason": "FieldValueInvalid", "message": message,
+    }]);
+    assert_eq!(report["problems"], expected);
+    assert_eq!(
+        (&report["unreadable"][0]["file"], &report["unreadable"][0]["line"]),
+        (&json!("broken.yaml"), &json!(1))
+    );
+    assert_eq!(report["filesWithoutTenant"], json!(["other.yaml"]));
+    assert_eq!(report["summary"], json!({ "files": 2, "tenants": 1, "invalidTenants": 1, "passedOver": 1 }));
+}
+
+#[test]
+fn crd_prints_what_the_chart_installs_and_nobody_has_to_read_it_all() {
+    let (code, stdout, _) = told(&flagmeter("crd").output().unwrap());
+    let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/flagmeter/files/tenants.yaml");
+    assert_eq!((code, stdout), (0, fs::read_to_string(chart).unwrap()));
+
+    let mut reader = Command::new("true").stdin(Stdio::piped()).spawn().unwrap();
+    let closed = reader.stdin.take().unwrap();
+    reader.wait().unwrap();
+    let output = flagmeter("crd").stdout(closed).stderr(Stdio::piped()).output().unwrap();
+    assert_eq!(told(&output), (0, String::new(), String::new()));
+}

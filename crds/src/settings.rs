@@ -1,0 +1,175 @@
+//! What a spec must say beyond what the definition can refuse: asked by the operator of every Tenant, and by
+//! `flagmeter lint` of every file, so that both say the same. No I/O.
+
+use flagmeter_core::period::{BillingDay, BillingPeriod};
+use flagmeter_core::quota::{Boost, MAX_TOKENS, Quota};
+use flagmeter_core::threshold::Thresholds;
+use http::Uri;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use crate::{MAX_URL_LENGTH, QuotaBoost, TenantSpec};
+
+/// The most boosts of a tenant, as the database has room for.
+const MAX_BOOSTS: usize = 16;
+
+/// The longest reason, in bytes: 256 characters.
+const MAX_REASON: usize = 1_024;
+
+/// A setting that cannot be in force until a person changes it. Its text is a condition's message.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSetting {
+    /// Refused by the API server too, unless its table of time zones is newer than the operator's.
+    #[error("spec.timeZone {0:?} is not a time zone that this version knows")]
+    TimeZone(String),
+    /// Refused by the API server too, unless it has another version of the definition.
+    #[error("spec.{0}")]
+    Field(&'static str),
+}
+
+impl InvalidSetting {
+    /// The condition's reason.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::TimeZone(_) => "InvalidTimeZone",
+            Self::Field(_) => "InvalidSpec",
+        }
+    }
+}
+
+/// What stands at a place is no URL that may be posted to. The text itself is never shown.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is not an https URL of at most {MAX_URL_LENGTH} characters")]
+pub struct NotAWebhookUrl(
+    /// Where it stands, such as `spec.alerts.slack.url`.
+    pub String,
+);
+
+/// The calendar that a spec asks for.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// The day on which its periods start.
+    pub billing_day: BillingDay,
+    /// The zone in which they do.
+    pub time_zone: TimeZone,
+}
+
+impl Terms {
+    /// The spec's calendar.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidSetting`]: there is no such calendar.
+    pub fn of(spec: &TenantSpec) -> Result<Self, InvalidSetting> {
+        let billing_day = BillingDay::try_from(spec.billing_day)
+            .map_err(|_| InvalidSetting::Field("billingDay must be from 1 to 31"))?;
+        let time_zone =
+            TimeZone::get(&spec.time_zone).map_err(|_| InvalidSetting::TimeZone(spec.time_zone.clone()))?;
+        Ok(Self { billing_day, time_zone })
+    }
+
+    /// The billing period that `instant` lies in.
+    #[must_use]
+    pub fn period(&self, instant: Timestamp) -> BillingPeriod {
+        BillingPeriod::containing(instant, self.billing_day, &self.time_zone)
+    }
+}
+
+/// The quota that a spec asks for, boosts and all, whether or not it may be had.
+#[must_use]
+pub fn quota(spec: &TenantSpec) -> Quota {
+    let boost = |boost: &QuotaBoost| Boost {
+        tokens: boost.tokens,
+        from: boost.from.0,
+        until: boost.until.0,
+        reason: boost.reason.clone(),
+    };
+    Quota { base: spec.monthly_quota, boosts: spec.quota_boosts.iter().map(boost).collect() }
+}
+
+/// [`quota`], if it may be had.
+///
+/// # Errors
+///
+/// [`InvalidSetting::Field`]: it may not.
+pub fn checked_quota(spec: &TenantSpec) -> Result<Quota, InvalidSetting> {
+    let quota = quota(spec);
+    let is_token_count = |tokens| (1..=MAX_TOKENS).contains(&tokens);
+    if !is_token_count(quota.base) {
+        return Err(InvalidSetting::Field("monthlyQuota must be from 1 to 9007199254740991"));
+    }
+    let is_boost = |boost: &Boost| {
+        is_token_count(boost.tokens) && boost.from < boost.until && boost.reason.len() <= MAX_REASON
+    };
+    if quota.boosts.len() > MAX_BOOSTS || !quota.boosts.iter().all(is_boost) {
+        return Err(InvalidSetting::Field(
+            "quotaBoosts must be at most 16, each of 1 to 9007199254740991 tokens, with from before until",
+        ));
+    }
+    Ok(quota)
+}
+
+/// The thresholds that a spec asks for.
+///
+/// # Errors
+///
+/// [`InvalidSetting::Field`]: they are none.
+pub fn thresholds(spec: &TenantSpec) -> Result<Thresholds, InvalidSetting> {
+    Thresholds::try_from(spec.alerts.thresholds.clone()).map_err(|_| {
+        InvalidSetting::Field("alerts.thresholds must be at most 10 different whole numbers from 1 to 1000")
+    })
+}
+
+/// `text` as a URL that may be posted to. Files end with a line break more often than not, so space around it is
+/// dropped.
+#[must_use]
+pub fn webhook_url(text: &str, allow_http: bool) -> Option<String> {
+    let text = text.trim();
+    let uri: Uri = text.parse().ok().filter(|_| text.len() <= MAX_URL_LENGTH)?;
+    let host = uri.host().is_some_and(|host| !host.is_empty());
+    let scheme = uri.scheme_str() == Some("https") || (allow_http && uri.scheme_str() == Some("http"));
+    (scheme && host).then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn spec(boosts: &Value, thresholds: &Value) -> TenantSpec {
+        serde_json::from_value(json!({
+            "monthlyQuota": 1_000, "quotaBoosts": boosts, "alerts": { "thresholds": thresholds },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_boost_is_in_the_quota_while_it_holds() {
+        let boost = json!({ "tokens": 500, "from": "2026-03-10T00:00:00Z", "until": "2026-03-20T00:00:00Z" });
+        let quota = checked_quota(&spec(&json!([boost]), &json!([]))).unwrap();
+        let at = |text: &str| quota.at(text.parse().unwrap());
+        assert_eq!((at("2026-03-15T00:00:00Z"), at("2026-03-20T00:00:00Z")), (1_500, 1_000));
+    }
+
+    #[test]
+    fn what_the_api_server_should_have_refused_is_refused() {
+        let boost = |tokens: i64, until: &str, reason: String| json!([{ "tokens": tokens, "from": "2026-03-10T00:00:00Z", "until": until, "reason": reason }]);
+        let later = "2026-03-20T00:00:00Z";
+        let many = json!(vec![boost(1, later, String::new())[0].clone(); 17]);
+        for boosts in [
+            boost(0, later, String::new()),
+            boost(MAX_TOKENS + 1, later, String::new()),
+            boost(1, "2026-03-10T00:00:00Z", String::new()),
+            boost(1, later, "x".repeat(1_025)),
+            many,
+        ] {
+            assert!(checked_quota(&spec(&boosts, &json!([80]))).is_err(), "{boosts}");
+        }
+        for percents in [json!([0]), json!([1_001]), json!([80, 80])] {
+            assert!(thresholds(&spec(&json!([]), &percents)).is_err(), "{percents}");
+        }
+        assert_eq!(thresholds(&spec(&json!([]), &json!([100, 50]))).unwrap().percents(), [50, 100]);
+    }
+}
