@@ -194,23 +194,23 @@ async fn a_narrower_definition_leaves_what_is_not_touched_and_refuses_what_is() 
         assert!(keeps(&spec, &read.data["spec"]), "it can be read: {}", read.data["spec"]);
         definition.tenants.replace("acme", &PostParams::default(), &read).await.unwrap();
         definition.edit("acme", json!({ "monthlyQuota": 10, "suspended": true })).await.unwrap();
-        // The list is a set: what stays in it may stay.
-        definition.edit("acme", json!({ "alerts": { "thresholds": [90, 70] } })).await.unwrap();
         let field = |name: &str, value: Value| definition.edit("acme", json!({ name: value }));
         assert!(refusal(field("displayName", json!("Acme Corp")).await).contains("spec.displayName"));
         assert!(refusal(field("timeZone", json!("Europe/Paris")).await).contains("must be UTC"));
-        assert!(refusal(field("alerts", json!({ "thresholds": [95] })).await).contains("spec.alerts.thresholds[0]"));
+        // A list is one thing to it: whoever touches it has to put all of it right.
+        let thresholds = |percents: Value| field("alerts", json!({ "thresholds": percents }));
+        assert!(refusal(thresholds(json!([90, 70])).await).contains("spec.alerts.thresholds[0]"));
+        thresholds(json!([85, 70])).await.unwrap();
         let made = definition.tenants.create(&PostParams::default(), &definition.object("new", &spec)).await;
         assert!(refusal(made).contains("spec.displayName"), "a new one has to be right from the start");
 
         spec_of(&mut narrower)["properties"]["owner"] = json!({ "type": "string" });
         spec_of(&mut narrower)["required"] = json!(["monthlyQuota", "owner"]);
         definition.write(narrower).await;
-        let refused = eventually("owner is required", async || match field("monthlyQuota", json!(11)).await {
-            Err(Error::Api(status)) => Some(status.message),
-            _ => None,
-        })
-        .await;
+        let bare = definition.object("bare", &json!({ "monthlyQuota": 1 }));
+        let dry = PostParams { dry_run: true, ..PostParams::default() };
+        eventually("owner is required", async || definition.tenants.create(&dry, &bare).await.err()).await;
+        let refused = refusal(field("monthlyQuota", json!(11)).await);
         assert!(refused.contains("spec.owner: Required value"), "{refused}");
         definition.tenants.get("acme").await.unwrap();
         definition.delete().await;

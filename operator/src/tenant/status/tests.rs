@@ -186,6 +186,7 @@ fn the_page_for_operations_has_every_reason_and_no_other() {
         include_str!("../status.rs"),
         include_str!("quota.rs"),
         include_str!("../plan.rs"),
+        include_str!("../../../../crds/src/settings.rs"),
         include_str!("../report.rs"),
         include_str!("../deliveries.rs"),
     ];

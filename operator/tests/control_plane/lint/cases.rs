@@ -181,6 +181,8 @@ fn alerts() -> Vec<Value> {
         json!({ "webhook": { "url": "https://a" } }),
         json!({ "webhook": { "url": "x", "secretRef": { "name": "x" } } }),
         json!({ "webhook": { "secretRef": { "name": "x" } } }),
+        json!({ "webhook": { "urlSecretRef": { "name": "u" }, "secretRef": { "name": "x" } } }),
+        json!({ "webhook": { "url": "https://a", "urlSecretRef": { "name": "u" }, "secretRef": { "name": "x" } } }),
     ];
     alerts.extend(urls.map(|url| slack(json!({ "url": url }))));
     let thresholds = [
