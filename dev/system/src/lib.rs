@@ -155,20 +155,33 @@ impl System {
     /// Upgrades the release: its own values, and `arguments`.
     pub fn upgrade(&self, arguments: &[&str]) {
         let chart = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../charts/flagmeter");
+        let mut command = self.helm("upgrade");
+        command
+            .args([&chart, &PathBuf::from("--values"), &chart.join("values-dev.yaml")])
+            .arg("--reset-values")
+            .args(arguments);
+        let output = run(command, "");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Removes the release, with what it does before.
+    pub fn uninstall(&self) {
+        let output = run(self.helm("uninstall"), "");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// `helm VERB` for the release, which waits for what it does.
+    fn helm(&self, verb: &str) -> Command {
         let home = self.state.join("helm");
         let mut command = Command::new(&self.tools["helm"]);
         command
-            .args(["upgrade", "flagmeter"])
-            .args([&chart, &PathBuf::from("--values"), &chart.join("values-dev.yaml")])
-            .arg("--kubeconfig")
+            .args([verb, "flagmeter", "--kubeconfig"])
             .arg(&self.kubeconfig)
-            .args(["--namespace", &self.namespace, "--reset-values", "--wait", "--timeout", "2m"])
-            .args(arguments)
+            .args(["--namespace", &self.namespace, "--wait", "--timeout", "3m"])
             .env("HELM_CACHE_HOME", home.join("cache"))
             .env("HELM_CONFIG_HOME", home.join("config"))
             .env("HELM_DATA_HOME", home.join("data"));
-        let output = run(command, "");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        command
     }
 
     /// A client with the admin token.
