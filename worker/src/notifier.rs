@@ -319,45 +319,16 @@ impl Notifier {
         self.metrics.ended(taken.channel, outcome);
         let (alert, channel, attempts) = (taken.alert, taken.channel.as_str(), taken.attempts);
         let tenant = taken.tenant.as_str();
+        macro_rules! say {
+            ($level:ident, $($why:ident,)? $text:literal) => {
+                tracing::$level!(tenant.name = tenant, alert, channel, attempts, $($why,)? $text)
+            };
+        }
         match conclusion {
-            Conclusion::Delivered(_) => {
-                tracing::info!(
-                    tenant.name = tenant,
-                    alert,
-                    channel,
-                    attempts,
-                    "delivered an alert of {tenant}"
-                );
-            }
-            Conclusion::Failed { why } => {
-                tracing::error!(
-                    tenant.name = tenant,
-                    alert,
-                    channel,
-                    attempts,
-                    why,
-                    "failed to deliver an alert of {tenant}"
-                );
-            }
-            Conclusion::Again { why, .. } => {
-                tracing::warn!(
-                    tenant.name = tenant,
-                    alert,
-                    channel,
-                    attempts,
-                    why,
-                    "an alert of {tenant} is tried again"
-                );
-            }
-            Conclusion::Skipped { why } => {
-                tracing::info!(
-                    tenant.name = tenant,
-                    alert,
-                    channel,
-                    why,
-                    "an alert of {tenant} goes nowhere"
-                );
-            }
+            Conclusion::Delivered(_) => say!(info, "delivered an alert of {tenant}"),
+            Conclusion::Failed { why } => say!(error, why, "failed to deliver an alert of {tenant}"),
+            Conclusion::Again { why, .. } => say!(warn, why, "an alert of {tenant} is tried again"),
+            Conclusion::Skipped { why } => say!(info, why, "an alert of {tenant} goes nowhere"),
             Conclusion::PutBack { .. } => {}
         }
     }
