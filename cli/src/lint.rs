@@ -4,7 +4,7 @@ mod claims;
 mod files;
 mod report;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -49,7 +49,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let (mut report, mut claims) = (Report::default(), Claims::default());
     for path in &arguments.files {
         match files::under(path, arguments.recursive) {
-            Ok(files) => files.iter().for_each(|file| check(file, &linter, &mut claims, &mut report)),
+            Ok(files) => {
+                let tenants = files.iter().map(|file| check(file, &linter, &mut claims, &mut report));
+                if tenants.sum::<usize>() == 0 {
+                    report.without_tenant.push(files::shown(path));
+                }
+            }
             Err(error) => report.unreadable(&files::shown(path), None, format!("{error:#}")),
         }
     }
@@ -62,15 +67,17 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(report.exit_code())
 }
 
-fn check(path: &std::path::Path, linter: &Linter, claims: &mut Claims, report: &mut Report) {
+/// Checks a file; how many Tenants are in it.
+fn check(path: &Path, linter: &Linter, claims: &mut Claims, report: &mut Report) -> usize {
     let file = files::shown(path);
-    let text = match files::read(path) {
-        Ok(text) => text,
-        Err(error) => return report.unreadable(&file, None, format!("{error:#}")),
-    };
-    let documents = match Document::read(&text) {
+    let read = files::read(path).map_err(|error| (None, format!("{error:#}")));
+    let read = read.and_then(|text| Document::read(&text).map_err(|error| (error.line, error.message)));
+    let documents = match read {
         Ok(documents) => documents,
-        Err(error) => return report.unreadable(&file, error.line, error.message),
+        Err((line, message)) => {
+            report.unreadable(&file, line, message);
+            return 0;
+        }
     };
     report.files += 1;
     let mut tenants = 0;
@@ -97,7 +104,5 @@ fn check(path: &std::path::Path, linter: &Linter, claims: &mut Claims, report: &
         findings.sort_by_key(|finding| finding.line);
         report.tenant(findings);
     }
-    if tenants == 0 {
-        report.without_tenant.push(file);
-    }
+    tenants
 }

@@ -58,6 +58,7 @@ struct Unreadable {
 pub(super) struct Report {
     pub(super) files: usize,
     pub(super) passed_over: usize,
+    /// Files and folders of the command line.
     pub(super) without_tenant: Vec<String>,
     tenants: usize,
     invalid: usize,
@@ -104,7 +105,7 @@ impl Report {
         let object = json!({
             "problems": self.problems,
             "unreadable": self.unreadable,
-            "filesWithoutTenant": self.without_tenant,
+            "withoutTenant": self.without_tenant,
             "summary": {
                 "files": self.files,
                 "tenants": self.tenants,
@@ -118,19 +119,20 @@ impl Report {
     /// Sentences for whoever ran it.
     pub(super) fn summary(&self) -> String {
         let mut text = String::new();
-        for file in &self.without_tenant {
-            let _ = writeln!(text, "{file}: no Tenant in it");
+        for path in &self.without_tenant {
+            let _ = writeln!(text, "{path}: no Tenant in it");
         }
         let count = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
         let _ = write!(
             text,
-            "{} in {}: {} valid, {} with {}",
+            "{} in {}: {} valid",
             count(self.tenants, "Tenant"),
             count(self.files, "file"),
-            self.tenants - self.invalid,
-            self.invalid,
-            count(self.problems.len(), "problem"),
+            self.tenants - self.invalid
         );
+        if self.invalid > 0 {
+            let _ = write!(text, ", {} with {}", self.invalid, count(self.problems.len(), "problem"));
+        }
         if self.passed_over > 0 {
             let _ = write!(text, "; {} of other kinds passed over", count(self.passed_over, "object"));
         }
