@@ -3,7 +3,9 @@
 
 mod counting;
 mod latency;
+mod ledger;
 mod requests;
+mod writing;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -22,6 +24,8 @@ pub(crate) enum Part {
     Requests,
     /// The worker's transaction.
     Counting,
+    /// The same beside a ledger of many ids.
+    Ledger,
     /// Constant rates, many connections, memory.
     Latency,
 }
@@ -40,6 +44,8 @@ pub(crate) struct Extent {
     pub(crate) rate_run: Duration,
     /// How often that is done.
     pub(crate) rate_runs: usize,
+    /// Ids of each kind, UUIDv7 and random, that the ledger is filled with.
+    pub(crate) ledger_ids: u32,
 }
 
 impl Extent {
@@ -50,6 +56,7 @@ impl Extent {
         write_run: Duration::from_secs(2),
         rate_run: Duration::from_secs(15),
         rate_runs: 3,
+        ledger_ids: 20_000_000,
     };
 
     const QUICK: Self = Self {
@@ -59,6 +66,7 @@ impl Extent {
         write_run: Duration::from_millis(400),
         rate_run: Duration::from_secs(3),
         rate_runs: 1,
+        ledger_ids: 200_000,
     };
 }
 
@@ -78,6 +86,10 @@ pub(crate) async fn run(measure: &Measure) -> Result<ExitCode> {
     }
     if wanted(Part::Latency) {
         latency::measure(&stores, extent, &mut report).await?;
+    }
+    // Last: it leaves gigabytes to be written at the next checkpoint.
+    if wanted(Part::Ledger) {
+        ledger::measure(&stores, extent, &mut report).await?;
     }
     heap::remove(&stores.pool).await?;
     report.save(&measure.results)?;

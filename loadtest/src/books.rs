@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::generator::Load;
-use crate::stores::Stores;
+use crate::stores::{Forget, Stores};
 
 /// What a run should find in the tables.
 #[derive(Debug, Default, Clone, Copy)]
@@ -58,10 +58,15 @@ impl Books {
     ///
     /// The books do not balance: the run is a failure, however fast it was.
     pub(crate) async fn close(self, stores: &Stores) -> Result<Balance> {
+        self.close_and(stores, Forget::All).await
+    }
+
+    /// The same, where not everything is forgotten.
+    pub(crate) async fn close_and(self, stores: &Stores, forget: Forget) -> Result<Balance> {
         let audit = stores.audit().await?;
         let lines: Vec<Line> = serde_json::from_str(&audit).context("failed to read the audit")?;
         let balance = self.compare(&lines)?;
-        stores.clear().await?;
+        stores.clear(forget).await?;
         Ok(balance)
     }
 

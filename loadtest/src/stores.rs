@@ -43,6 +43,14 @@ pub(crate) struct Stores {
     logs: PathBuf,
 }
 
+/// What goes when a run has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Forget {
+    All,
+    /// The ids that clients gave stay in the ledger.
+    AllButIds,
+}
+
 /// A part that answers HTTP.
 pub(crate) struct Server {
     pub(crate) part: Part,
@@ -86,20 +94,23 @@ impl Stores {
             .await
             .context("failed to add the tenants")?;
         }
-        stores.clear().await?;
+        stores.clear(Forget::All).await?;
         Ok(stores)
     }
 
-    /// Forgets everything that was counted. The queue must be empty.
-    pub(crate) async fn clear(&self) -> Result<()> {
-        sqlx::query(
-            "TRUNCATE events, rollups, usage_periods, usage_features, applied_batches, event_ids, event_conflicts,
-                dead_letters, forgotten",
-        )
-        .execute(&self.pool)
-        .await
-        .map(drop)
-        .context("failed to empty the tables")
+    /// Forgets what was counted. The queue must be empty.
+    pub(crate) async fn clear(&self, forget: Forget) -> Result<()> {
+        let statement = match forget {
+            Forget::All => {
+                "TRUNCATE events, rollups, usage_periods, usage_features, applied_batches, event_conflicts,
+                    dead_letters, forgotten, event_ids"
+            }
+            Forget::AllButIds => {
+                "TRUNCATE events, rollups, usage_periods, usage_features, applied_batches, event_conflicts,
+                    dead_letters, forgotten"
+            }
+        };
+        sqlx::query(statement).execute(&self.pool).await.map(drop).context("failed to empty the tables")
     }
 
     /// How durable Valkey is from now on: `always` or `everysec`.

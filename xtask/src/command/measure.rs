@@ -63,8 +63,8 @@ pub(crate) struct Options {
 pub(crate) struct BenchOptions {
     #[command(flatten)]
     options: Options,
-    /// Measure this alone: requests, counting or latency, whose results stay out of the checkout, or tenants: the
-    /// operator with 2,000 Tenants applied at once, which is no part of the whole.
+    /// Measure this alone: requests, counting, ledger or latency, whose results stay out of the checkout, or tenants:
+    /// the operator with 2,000 Tenants applied at once, which is no part of the whole.
     #[arg(long, conflicts_with = "readme")]
     only: Option<String>,
     /// Measure nothing: write README.md's table from the newest full result.
