@@ -17,6 +17,7 @@ pub mod error;
 pub mod features;
 pub mod freshness;
 pub mod gate;
+pub mod ids;
 pub mod metrics;
 mod page;
 pub mod queued;
@@ -44,6 +45,7 @@ use crate::config::Config;
 use crate::directory::{Directory, Source};
 use crate::features::Features;
 use crate::gate::Gate;
+use crate::ids::KnownIds;
 use crate::metrics::Metrics;
 use crate::service::Service;
 use crate::state::AppState;
@@ -94,7 +96,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let queue = Arc::new(EventQueue::new(config.valkey_url.expose())?);
     let (batcher, flushed) = Batcher::start(Arc::clone(&queue), clock, metrics.clone());
     let gate = Gate::new(config.queue_max_events);
-    let (directory, usage) = (Directory::default(), Usage::default());
+    let (directory, usage, ids) = (Directory::default(), Usage::default(), KnownIds::default());
     let keys = Keys::default();
     let auth = Auth::new(config.auth, keys.clone(), clock);
     if auth.is_disabled() {
@@ -107,6 +109,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         auth,
         batcher: batcher.clone(),
         gate: gate.clone(),
+        ids: ids.clone(),
         bodies: Bodies::default(),
         features: Features::new(config.max_features, usage.clone()),
         queue: Arc::clone(&queue),
@@ -130,6 +133,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         tokio::join!(
             batcher.watch_durability(&queue, asked),
             gate.watch(&queue, &metrics),
+            ids.follow(&queue),
             directory.follow(&source, || readiness.met(TENANTS)),
             usage.follow(&source, || readiness.met(USAGE)),
             recent::follow(&source, &directory),

@@ -13,6 +13,7 @@ use crate::body::Bodies;
 use crate::directory::Directory;
 use crate::features::Features;
 use crate::gate::Gate;
+use crate::ids::KnownIds;
 use crate::metrics::Metrics;
 use crate::usage::Usage;
 
@@ -25,6 +26,8 @@ pub struct AppState {
     pub batcher: Batcher,
     /// Whether the queue has room.
     pub gate: Gate,
+    /// Since when clients' ids are known.
+    pub ids: KnownIds,
     /// The budget for bodies.
     pub bodies: Bodies,
     /// The features that tenants have.

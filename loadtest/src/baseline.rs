@@ -13,7 +13,7 @@ use axum::routing::post;
 use axum::serve::ListenerExt as _;
 use deadpool_redis::redis::AsyncCommands as _;
 use deadpool_redis::{Config, Pool, PoolConfig, Runtime};
-use flagmeter_core::event::{Body, Form, UsageEvent, decode};
+use flagmeter_core::event::{Arrival, Body, Form, UsageEvent, decode};
 use flagmeter_runtime::clock::Clock;
 use flagmeter_runtime::env::{Env, Secret};
 use tokio::net::TcpListener;
@@ -80,7 +80,7 @@ async fn push(State(pool): State<Pool>, body: Bytes) -> StatusCode {
 }
 
 fn read(body: &[u8]) -> Option<UsageEvent> {
-    match decode(body, Form::Json, Clock::system().now(), 1) {
+    match decode(body, Form::Json, Arrival::at(Clock::system().now(), None), 1) {
         Ok(Body::One(event, _)) => event.ok(),
         _ => None,
     }

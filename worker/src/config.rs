@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use flagmeter_core::event::MAX_AGE;
 use flagmeter_runtime::env::{Env, Faults, Secret};
 use flagmeter_runtime::telemetry::LogSettings;
 use flagmeter_store::postgres::retention::Limits;
@@ -70,13 +71,25 @@ fn limits(env: &mut Env) -> Option<Limits> {
     let event_ids_days = env.with_default("FLAGMETER_EVENT_IDS_DAYS", "35");
     let event_ids_bytes = env.with_default("FLAGMETER_EVENT_IDS_MAX_BYTES", "4294967296");
     let rollups_days = env.with_default("FLAGMETER_ROLLUPS_DAYS", "400");
-    Some(Limits {
+    let limits = Limits {
         events_days: events_days?,
         events_bytes: events_bytes?,
         event_ids_days: event_ids_days?,
         event_ids_bytes: event_ids_bytes?,
         rollups_days: rollups_days?,
-    })
+    };
+    let least = limits.least_rollups_days();
+    if limits.rollups_days < least {
+        env.fault(
+            "FLAGMETER_ROLLUPS_DAYS",
+            &format_args!(
+                "must be at least {least}: an event can be taken back for FLAGMETER_EVENTS_DAYS after it was received, and \
+                 its minute may be {} days before that",
+                MAX_AGE.as_hours() / 24
+            ),
+        );
+    }
+    Some(limits)
 }
 
 /// A URL that people open, in a form that links can be made of.
@@ -121,6 +134,25 @@ mod tests {
         let config = Config::read(Env::of(settings)).unwrap();
         assert_eq!(config.public_url.as_deref(), Some("https://meter.example.com/team"));
         assert!(config.allow_private_webhooks);
+    }
+
+    #[test]
+    fn minutes_are_kept_for_as_long_as_something_may_be_taken_from_them() {
+        let days = |events, rollups| {
+            let settings = [
+                STORES[0],
+                STORES[1],
+                KEY,
+                ("FLAGMETER_EVENTS_DAYS", events),
+                ("FLAGMETER_ROLLUPS_DAYS", rollups),
+            ];
+            Config::read(Env::of(settings)).map(drop).map_err(|faults| faults.to_string())
+        };
+        for (events, rollups) in [("35", "72"), ("0", "37"), ("35", "400")] {
+            assert_eq!(days(events, rollups), Ok(()), "{events} {rollups}");
+        }
+        let fault = days("35", "71").unwrap_err();
+        assert!(fault.contains("FLAGMETER_ROLLUPS_DAYS must be at least 72: an event can be taken back"), "{fault}");
     }
 
     #[test]

@@ -6,19 +6,19 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use flagmeter_core::packed::{Batch, Unreadable};
 use flagmeter_runtime::admin::Readiness;
 use flagmeter_runtime::clock::Clock;
 use flagmeter_store::postgres::alerts;
-use flagmeter_store::postgres::batch::{Counter, Entry};
-use flagmeter_store::postgres::retention::{self, Limits};
+use flagmeter_store::postgres::batch::Counter;
+use flagmeter_store::postgres::retention::{self, Kept, Limits};
 use flagmeter_store::postgres::{self, dead_letters};
-use flagmeter_store::queue::{EventQueue, Heartbeat, RawEntry};
+use flagmeter_store::queue::{EventQueue, Heartbeat};
 use flagmeter_store::{PgPool, StoreError};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use tokio_util::sync::CancellationToken;
 
+use crate::gather::{Appetite, End, Hand, READ_ENTRIES, gather};
 use crate::metrics::{Metrics, Step};
 
 /// The readiness condition that PostgreSQL answers and has this build's schema.
@@ -27,22 +27,14 @@ pub const DATABASE: &str = "database";
 /// The readiness condition that Valkey answers.
 pub const QUEUE: &str = "queue";
 
-/// Entries in one transaction at most. An entry holds fewer than 2,000 events (the api's flush), so a
-/// batch is at most 256,000 events, some 40 MiB; at 64 connections that send one event each it is
-/// some 8,000.
-const BATCH_ENTRIES: usize = 128;
-
-/// How long one read waits for an entry. A worker that is told to stop does so after this at the latest.
-const READ_WAIT: Duration = Duration::from_millis(500);
-
-/// After how long an entry that another worker has in hand counts as left behind. A batch takes
+/// After how long an entry that a worker has in hand counts as left behind. A batch takes
 /// milliseconds; if its worker was only slow, both count it, once.
-const LEFT_BEHIND: Duration = Duration::from_secs(15);
+pub const LEFT_BEHIND: Duration = Duration::from_secs(15);
 
-/// How often a worker looks for entries left behind, looks at the queue's length, and says what it did.
+/// How often a worker looks for entries left behind; and how often it says what it did and looks at the queue's length.
 const ROUND: Duration = Duration::from_secs(5);
 
-/// While less than a full batch waits, batches begin this far apart: an event is counted within some
+/// While less than enough waits, batches begin this far apart: an event is counted within some
 /// 100 ms, and a quiet box does not commit hundreds of times a second.
 const PACE: Duration = Duration::from_millis(50);
 
@@ -80,6 +72,8 @@ pub struct Drain {
     pub work: Work,
     /// How long what is kept.
     pub keep: Limits,
+    /// [`LEFT_BEHIND`].
+    pub left_behind: Duration,
 }
 
 /// How much a worker did, and how long it took. The quotient is what one worker can do.
@@ -114,10 +108,15 @@ impl Patience {
     async fn wait(&mut self, shutdown: &CancellationToken) -> bool {
         let wait = self.0;
         self.0 = (wait * 2).min(LONGEST_WAIT);
-        tokio::select! {
-            () = tokio::time::sleep(wait) => true,
-            () = shutdown.cancelled() => false,
-        }
+        next(wait, shutdown).await
+    }
+}
+
+/// Waits for the next round; answers whether to go on.
+async fn next(round: Duration, shutdown: &CancellationToken) -> bool {
+    tokio::select! {
+        () = tokio::time::sleep(round) => true,
+        () = shutdown.cancelled() => false,
     }
 }
 
@@ -125,7 +124,12 @@ impl Drain {
     /// Drains the queue until `shutdown`. What is in hand then is finished, if PostgreSQL answers.
     pub async fn run(&self, shutdown: &CancellationToken) {
         self.wait_for_schema(shutdown).await;
-        tokio::join!(self.read_on(shutdown), self.look_around(shutdown));
+        tokio::join!(
+            self.read_on(shutdown),
+            self.claim_on(shutdown),
+            self.report_on(shutdown),
+            self.keep_house_on(shutdown),
+        );
         if let Err(error) = self.queue.leave(&self.consumer).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "stays in the consumer group");
         }
@@ -153,70 +157,90 @@ impl Drain {
     /// The main loop.
     async fn read_on(&self, shutdown: &CancellationToken) {
         let mut patience = Patience::new();
+        let mut appetite = Appetite::default();
         // What this worker had in hand before it was restarted comes first, and again after a
         // confirmation was lost.
         let mut look_back = true;
         while !shutdown.is_cancelled() {
             let begun = tokio::time::Instant::now();
             let read = if look_back {
-                self.reader.pending(&self.consumer, BATCH_ENTRIES).await
+                let pending = self.reader.pending(&self.consumer, READ_ENTRIES).await;
+                pending.map(|entries| (Hand::of(entries), End::Enough))
             } else {
-                // Never cut off: entries on their way would be this worker's, unseen.
-                self.reader.read(&self.consumer, BATCH_ENTRIES, READ_WAIT).await
+                gather(&self.reader, &self.consumer, &mut appetite).await
             };
-            match read {
-                Ok(entries) => {
-                    self.readiness.met(QUEUE);
-                    patience = Patience::new();
-                    let waiting = entries.len();
-                    let confirmed = self.process(entries, shutdown).await;
-                    look_back = !confirmed || (look_back && waiting > 0);
-                    if !look_back && (1..BATCH_ENTRIES).contains(&waiting) {
-                        tokio::select! {
-                            () = tokio::time::sleep_until(begun + PACE) => {}
-                            () = shutdown.cancelled() => {}
-                        }
-                    }
-                }
+            let (hand, end) = match read {
+                Ok(read) => read,
                 Err(error) => {
                     self.failed(Step::Read, &error);
                     self.readiness.unmet(QUEUE, "it does not answer");
                     look_back = true;
                     patience.wait(shutdown).await;
+                    continue;
                 }
+            };
+            self.readiness.met(QUEUE);
+            let more = look_back && !hand.is_empty();
+            if self.process(&hand, shutdown).await {
+                patience = Patience::new();
+                look_back = more;
+            } else {
+                patience.wait(shutdown).await;
+                look_back = true;
+            }
+            match end {
+                End::Enough => {}
+                End::Failed(error) => {
+                    self.failed(Step::Read, &error);
+                    look_back = true;
+                }
+                End::Drained if look_back || hand.is_empty() => {}
+                End::Drained => tokio::select! {
+                    () = tokio::time::sleep_until(begun + PACE) => {}
+                    () = shutdown.cancelled() => {}
+                },
             }
         }
     }
 
-    /// What happens beside the main loop: entries left behind by others, partitions for tomorrow,
-    /// the queue's length, boosts that begin and end.
-    async fn look_around(&self, shutdown: &CancellationToken) {
-        let mut round = tokio::time::interval(ROUND);
+    /// Takes over what other workers left behind.
+    async fn claim_on(&self, shutdown: &CancellationToken) {
+        while next(ROUND, shutdown).await {
+            match self.queue.claim(&self.consumer, self.left_behind, READ_ENTRIES).await {
+                Ok(entries) if entries.is_empty() => {}
+                Ok(entries) => {
+                    tracing::info!(entries = entries.len(), "took over what another worker left behind");
+                    self.process(&Hand::of(entries), shutdown).await;
+                }
+                Err(error) => self.failed(Step::Claim, &error),
+            }
+        }
+    }
+
+    /// Says what this worker does, whatever else it waits for.
+    async fn report_on(&self, shutdown: &CancellationToken) {
+        self.report().await;
+        while next(ROUND, shutdown).await {
+            self.report().await;
+        }
+    }
+
+    /// What is done for all tenants alike, now and then. It may be cut off anywhere.
+    async fn keep_house_on(&self, shutdown: &CancellationToken) {
         let mut house = tokio::time::interval(KEEP_HOUSE_EVERY);
         let mut review = tokio::time::interval(REVIEW_EVERY);
         let mut reviewed = None;
-        loop {
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                _ = house.tick() => {
-                    self.keep_house().await;
-                }
-                _ = review.tick() => {
-                    reviewed = self.review(reviewed).await;
-                }
-                _ = round.tick() => {
-                    match self.queue.claim(&self.consumer, LEFT_BEHIND, BATCH_ENTRIES).await {
-                        Ok(entries) => {
-                            if !entries.is_empty() {
-                                tracing::info!(entries = entries.len(), "took over what another worker left behind");
-                            }
-                            self.process(entries, shutdown).await;
-                        }
-                        Err(error) => self.failed(Step::Claim, &error),
-                    }
-                    self.report().await;
+        let keeping = async {
+            loop {
+                tokio::select! {
+                    _ = house.tick() => self.keep_house().await,
+                    _ = review.tick() => reviewed = self.review(reviewed).await,
                 }
             }
+        };
+        tokio::select! {
+            () = keeping => {}
+            () = shutdown.cancelled() => {}
         }
     }
 
@@ -239,68 +263,64 @@ impl Drain {
         if let Err(error) = self.counter.prepare(TimeZone::UTC.to_datetime(now).date()).await {
             self.failed(Step::Prepare, &error);
         }
-        // Nothing that the queue can still deliver may be forgotten, however long it waits there.
-        let forgotten = match self.queue.oldest().await {
-            Ok(oldest) => retention::forget(&self.pool, &self.keep, now, oldest).await,
-            Err(error) => Err(error),
-        };
-        match forgotten {
+        match self.forget(now).await {
             Ok(kept) => self.metrics.kept(&kept, now),
             Err(error) => self.failed(Step::Forget, &error),
         }
     }
 
+    /// Nothing that the queue can still deliver is forgotten, however long it waits there, nor any id that an api would
+    /// still take.
+    async fn forget(&self, now: Timestamp) -> Result<Kept, StoreError> {
+        let oldest = self.queue.oldest().await?;
+        let since = retention::ids_since(&self.pool, &self.keep, now, oldest).await?;
+        let refused_before = self.queue.refuse_ids_before(since, now).await?;
+        retention::forget(&self.pool, &self.keep, now, oldest, refused_before).await
+    }
+
     /// Says what this worker did, and looks at what is left to do.
     async fn report(&self) {
-        let said = self.queue.heartbeat(&self.consumer, self.work.so_far()).await;
-        match (said, self.queue.depth().await, self.queue.load().await) {
-            (Ok(()), Ok(entries), Ok(load)) => self.metrics.queue(entries, load.events),
-            (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => self.failed(Step::Report, &error),
+        if let Err(error) = self.queue.heartbeat(&self.consumer, self.work.so_far()).await {
+            self.failed(Step::Report, &error);
+        }
+        match (self.queue.depth().await, self.queue.load().await) {
+            (Ok(entries), Ok(load)) => self.metrics.queue(entries, load.events),
+            (Err(error), _) | (_, Err(error)) => self.failed(Step::Report, &error),
         }
     }
 
-    /// Counts `entries` and removes them from the queue. Tries again until PostgreSQL has them or it
-    /// is time to stop; answers whether they are out of the queue.
-    async fn process(&self, entries: Vec<RawEntry>, shutdown: &CancellationToken) -> bool {
-        let (readable, unreadable) = read(entries);
-        let events = readable.iter().map(|entry| entry.batch.events.len()).sum();
+    /// Counts what is in `hand` and removes it from the queue. Tries again until PostgreSQL has it or it
+    /// is time to stop; answers whether it is out of the queue.
+    async fn process(&self, hand: &Hand, shutdown: &CancellationToken) -> bool {
+        if hand.is_empty() {
+            return true;
+        }
         let start = Instant::now();
         let mut patience = Patience::new();
-        while let Err(error) = self.apply(&readable, &unreadable, events, start).await {
+        while let Err(error) = self.apply(hand, start).await {
             self.failed(Step::Apply, &error);
             self.readiness.unmet(DATABASE, "it does not take what is counted");
             if !patience.wait(shutdown).await {
                 return false;
             }
         }
-        let done: Vec<(&str, usize)> = readable
-            .iter()
-            .map(|entry| (entry.entry_id.as_str(), entry.batch.events.len()))
-            .chain(unreadable.iter().map(|(entry_id, ..)| (entry_id.as_str(), 0)))
-            .collect();
-        if !done.is_empty() {
-            self.readiness.met(DATABASE);
-        }
-        self.work.add(events, start.elapsed());
-        let confirmed = self.queue.confirm(&done).await;
+        self.readiness.met(DATABASE);
+        self.work.add(hand.events, start.elapsed());
+        let counted = hand.readable.iter().map(|entry| (entry.entry_id.as_str(), entry.batch.events.len()));
+        let kept = hand.unreadable.iter().map(|(entry_id, ..)| (entry_id.as_str(), 0));
+        let confirmed = self.queue.confirm(&counted.chain(kept).collect::<Vec<_>>()).await;
         confirmed.inspect_err(|error| self.failed(Step::Confirm, error)).is_ok()
     }
 
-    async fn apply(
-        &self,
-        readable: &[Entry],
-        unreadable: &[Illegible],
-        events: usize,
-        start: Instant,
-    ) -> Result<(), StoreError> {
-        for (entry_id, payload, reason) in unreadable {
+    async fn apply(&self, hand: &Hand, start: Instant) -> Result<(), StoreError> {
+        for (entry_id, payload, reason) in &hand.unreadable {
             dead_letters::add_unreadable(&self.pool, entry_id, payload, *reason).await?;
             tracing::error!(entry_id, %reason, "kept an entry in dead_letters");
             self.metrics.unreadable();
         }
-        if !readable.is_empty() {
-            let applied = self.counter.apply(readable).await?;
-            self.metrics.applied(applied, events, start.elapsed().as_secs_f64());
+        if !hand.readable.is_empty() {
+            let applied = self.counter.apply(&hand.readable).await?;
+            self.metrics.applied(applied, hand.events, start.elapsed().as_secs_f64());
         }
         Ok(())
     }
@@ -309,22 +329,4 @@ impl Drain {
         tracing::warn!(error = error as &dyn std::error::Error, ?step, "failed, and is tried again");
         self.metrics.failed(step);
     }
-}
-
-/// An entry that cannot be read: its id, its bytes, and why.
-type Illegible = (String, Vec<u8>, Unreadable);
-
-/// The entries that can be read, and the others.
-fn read(entries: Vec<RawEntry>) -> (Vec<Entry>, Vec<Illegible>) {
-    let (mut readable, mut unreadable) = (Vec::new(), Vec::new());
-    for RawEntry { entry_id, payload } in entries {
-        match payload {
-            Ok(bytes) => match Batch::decode(&bytes) {
-                Ok(batch) => readable.push(Entry { entry_id, batch }),
-                Err(reason) => unreadable.push((entry_id, bytes, reason)),
-            },
-            Err(bytes) => unreadable.push((entry_id, bytes, Unreadable::Malformed)),
-        }
-    }
-    (readable, unreadable)
 }

@@ -1,11 +1,12 @@
 //! The worker: takes entries from the queue, counts them in PostgreSQL, and only then removes them; and sends alerts.
 //!
-//! - [`drain`] is that loop.
+//! - [`drain`] is that loop, and `gather` what it takes in hand at once.
 //! - [`notifier`] sends alerts, beside it.
 //! - [`config`] and [`metrics`] are what its name says.
 
 pub mod config;
 pub mod drain;
+mod gather;
 pub mod metrics;
 pub mod notifier;
 
@@ -19,7 +20,7 @@ use flagmeter_store::queue::EventQueue;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::drain::{DATABASE, Drain, QUEUE, Work};
+use crate::drain::{DATABASE, Drain, LEFT_BEHIND, QUEUE, Work};
 use crate::metrics::{Deliveries, Metrics};
 use crate::notifier::Notifier;
 use crate::notifier::post::Poster;
@@ -78,6 +79,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         readiness: readiness.clone(),
         work: Work::default(),
         keep: config.keep,
+        left_behind: LEFT_BEHIND,
     };
     // The admin port stays open until the drain has ended: its probes keep the pod alive.
     let closed = CancellationToken::new();

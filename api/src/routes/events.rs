@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::auth::{Caller, Reason};
+use crate::batcher::NotQueued;
 use crate::directory::NotKnownYet;
 use crate::error::ApiError;
 use crate::queued::Tally;
@@ -79,7 +80,8 @@ async fn ingest(State(state): State<Arc<AppState>>, request: Request) -> Result<
     let caller: &Caller = extensions.get().ok_or(ApiError::Internal)?;
     let form = form::of(&headers)?;
     let body = state.bodies.read(&headers, body).await?;
-    let read = form.decode(&body.bytes, now).map_err(ApiError::Unreadable)?;
+    let arrival = state.ids.arrival(now).ok_or(ApiError::QueueUnavailable(NotQueued::Full))?;
+    let read = form.decode(&body.bytes, arrival).map_err(ApiError::Unreadable)?;
     // The events are all that is needed of it from here on.
     drop(body);
     let (list, single) = match read {

@@ -364,6 +364,29 @@ async fn count_all(server: &Server, pool: &PgPool) {
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_uuidv7_of_a_day_that_the_ledger_is_about_to_forget_is_refused(pool: PgPool) {
+    // A worker says so, here that of a box whose disk has room for the ids of a day.
+    let queue = testing::queue().unwrap();
+    let (since, now) = ("2026-06-15T00:00:00Z".parse().unwrap(), NOW.parse().unwrap());
+    queue.refuse_ids_before(since, now).await.unwrap();
+    let server = Server::with_queue(pool, &["acme"], queue).await;
+    let made_at = |hour: &str| {
+        let made_at: jiff::Timestamp = format!("{hour}:00:00Z").parse().unwrap();
+        let seconds = made_at.as_second().unsigned_abs();
+        uuid::Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, 0))
+    };
+    let post = async |id: uuid::Uuid| {
+        server.post(&format!(r#"{{"tenant":"acme","feature":"f","tokens":1,"id":"{id}"}}"#)).await
+    };
+    assert_eq!(post(made_at("2026-06-15T00")).await.status, StatusCode::ACCEPTED);
+    let refused = post(made_at("2026-06-14T23")).await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let detail = "is a UUIDv7 made at 2026-06-14T23:00:00Z; it must be made after 2026-06-15T00:00:00Z, since when ids \
+                  are known, and not be ahead";
+    assert_eq!(refused.json["errors"][0]["detail"], detail);
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
 async fn an_event_is_found_under_its_id_and_can_be_taken_back_once(pool: PgPool) {
     let server = Server::start(pool.clone(), &["acme"]).await;
     let event =

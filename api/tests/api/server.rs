@@ -11,6 +11,7 @@ use flagmeter_api::body::Bodies;
 use flagmeter_api::directory::{Directory, Source};
 use flagmeter_api::features::Features;
 use flagmeter_api::gate::Gate;
+use flagmeter_api::ids::KnownIds;
 use flagmeter_api::metrics::Metrics;
 use flagmeter_api::service::Service;
 use flagmeter_api::state::AppState;
@@ -90,11 +91,14 @@ impl Server {
         let queue = Arc::new(queue);
         let (batcher, _) = Batcher::start(Arc::clone(&queue), clock, metrics.clone());
         let gate = Gate::new(MAX_QUEUED);
-        let (directory, usage) = (Directory::default(), Usage::default());
+        let (directory, usage, ids) = (Directory::default(), Usage::default(), KnownIds::default());
+        // Where the test has no queue, nothing is taken in anyway.
+        let _ = ids.ask(&queue).await;
         let state = AppState {
             auth,
             batcher: batcher.clone(),
             gate: gate.clone(),
+            ids: ids.clone(),
             bodies: Bodies::default(),
             features: Features::new(MAX_FEATURES, usage.clone()),
             queue: Arc::clone(&queue),
@@ -117,6 +121,7 @@ impl Server {
             tokio::join!(
                 batcher.watch_durability(&watched, asked),
                 gate.watch(&watched, &metrics),
+                ids.follow(&watched),
                 directory.follow(&source, || {}),
                 // The test's clock stands still, but the rows carry the database's time: everything
                 // is newer than noon in June.

@@ -200,6 +200,14 @@ pods may do it at once. Not a hook: a hook would run before a database of the sa
 {{- end -}}
 {{- end -}}
 
+{{/* As the worker checks it (least_rollups_days). */}}
+{{- define "flagmeter.checkKeep" -}}
+{{- $least := add 37 (int64 .eventsDays) -}}
+{{- if lt (int64 .rollupsDays) $least -}}
+{{- fail (printf "\n\nworker.keep.rollupsDays (%d) must be at least %d: an event can be taken back for eventsDays after it was received, and its minute may be 35 days before that.\n" (int64 .rollupsDays) $least) -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The policy, for the operator. A number beyond a million is a float to a template, and would be written as one. */}}
 {{- define "flagmeter.scalingEnv" -}}
 - name: FLAGMETER_SCALE_DEPLOYMENT

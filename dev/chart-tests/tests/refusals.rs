@@ -42,6 +42,10 @@ fn a_wrong_value_is_refused_with_its_place_and_what_is_allowed() {
             json!({ "worker": { "autoscaling": { "fallbackReplicas": 3 } } }),
             "worker.autoscaling.fallbackReplicas must be from minReplicas to maxReplicas",
         ),
+        (
+            json!({ "worker": { "keep": { "eventsDays": 35, "rollupsDays": 71 } } }),
+            "worker.keep.rollupsDays (71) must be at least 72",
+        ),
         // out of range, or not one of the choices
         (
             json!({ "worker": { "autoscaling": { "headroom": 0.5 } } }),

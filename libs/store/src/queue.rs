@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use deadpool_redis::redis;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use redis::aio::MultiplexedConnection;
 use redis::streams::{
     StreamAutoClaimOptions, StreamAutoClaimReply, StreamId, StreamInfoConsumersReply, StreamRangeReply,
@@ -34,6 +34,12 @@ const TENANTS: &str = "tenants";
 
 /// Beside the stream: what each worker did lately.
 const WORKER: &str = "worker";
+
+/// Beside the stream: since when clients' ids are known.
+const IDS: &str = "ids";
+
+/// How long after it was said every api knows which UUIDv7 are refused: they ask every few seconds.
+const HEARD_AFTER: SignedDuration = SignedDuration::from_mins(1);
 
 /// For how long a worker's word counts.
 const HEARTBEAT_SECONDS: u64 = 30;
@@ -183,7 +189,7 @@ impl EventQueue {
         }
     }
 
-    /// Entries that no worker has seen, at most `count`; waits up to `wait` for the first.
+    /// Entries that no worker has seen, at most `count`; waits up to `wait` for the first, if that is a millisecond or more.
     ///
     /// # Errors
     ///
@@ -194,8 +200,13 @@ impl EventQueue {
         count: usize,
         wait: Duration,
     ) -> Result<Vec<RawEntry>, StoreError> {
-        let wait = usize::try_from(wait.as_millis()).unwrap_or(usize::MAX);
-        self.read_from(consumer, ">", StreamReadOptions::default().count(count).block(wait)).await
+        let options = StreamReadOptions::default().count(count);
+        // To Valkey, BLOCK 0 is for ever.
+        let options = match usize::try_from(wait.as_millis()).unwrap_or(usize::MAX) {
+            0 => options,
+            wait => options.block(wait),
+        };
+        self.read_from(consumer, ">", options).await
     }
 
     /// Entries that `consumer` was given and did not confirm, from the oldest, at most `count`.
@@ -345,7 +356,13 @@ impl EventQueue {
         let key = self.beside(&format!("{WORKER}:{consumer}"));
         // Two numbers always are JSON.
         let text = serde_json::to_string(&heartbeat).unwrap_or_default();
-        let said: redis::RedisResult<()> = connection.set_ex(key, text, HEARTBEAT_SECONDS).await;
+        // Also where Valkey is full: then it matters most.
+        let script = redis::Script::new(
+            "#!lua flags=allow-oom
+             redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])",
+        );
+        let said: redis::RedisResult<()> =
+            script.key(key).arg(text).arg(HEARTBEAT_SECONDS).invoke_async(&mut connection).await;
         self.checked(doing, said)
     }
 
@@ -371,6 +388,54 @@ impl EventQueue {
             }
         }
         Ok(heartbeats)
+    }
+
+    /// Says at `now` that from now on no UUIDv7 is taken that was made before `since`, because the ledger is about to
+    /// forget those. Answers which may be forgotten now: those before an instant that was said long enough ago for every
+    /// api to have heard of it. What was said is never taken back.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Queue`]; the same call may be made again.
+    pub async fn refuse_ids_before(&self, since: Timestamp, now: Timestamp) -> Result<Timestamp, StoreError> {
+        let doing = "say which ids are refused";
+        let mut connection = self.connection(doing).await?;
+        let script = redis::Script::new(
+            "#!lua flags=allow-oom
+             local said = redis.call('HMGET', KEYS[1], 'since', 'said_at', 'heard')
+             local since, said_at, heard = tonumber(said[1]), tonumber(said[2]), tonumber(said[3] or 0)
+             local wanted, now, heard_after = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+             if since and now - said_at >= heard_after then
+                 heard = since
+             end
+             if not since or wanted > since then
+                 since, said_at = wanted, now
+             end
+             redis.call('HSET', KEYS[1], 'since', since, 'said_at', said_at, 'heard', heard)
+             return heard",
+        );
+        let heard: redis::RedisResult<i64> = script
+            .key(self.beside(IDS))
+            .arg(since.as_millisecond())
+            .arg(now.as_millisecond())
+            .arg(i64::try_from(HEARD_AFTER.as_millis()).unwrap_or(i64::MAX))
+            .invoke_async(&mut connection)
+            .await;
+        let heard = self.checked(doing, heard)?;
+        Ok(Timestamp::from_millisecond(heard).unwrap_or(Timestamp::UNIX_EPOCH))
+    }
+
+    /// Since when clients' ids are known, as [`EventQueue::refuse_ids_before`] said last; `None` if it never did.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Queue`].
+    pub async fn ids_since(&self) -> Result<Option<Timestamp>, StoreError> {
+        let doing = "ask which ids are refused";
+        let mut connection = self.connection(doing).await?;
+        let since: redis::RedisResult<Option<i64>> = connection.hget(self.beside(IDS), "since").await;
+        let since = self.checked(doing, since)?;
+        Ok(since.and_then(|since| Timestamp::from_millisecond(since).ok()))
     }
 
     /// The key of something kept beside the stream.

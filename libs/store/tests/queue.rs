@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use flagmeter_core::scaling::sample::{Queue, Work};
 use flagmeter_store::queue::{Durability, EventQueue, Heartbeat, RawEntry};
 use flagmeter_store::testing;
+use jiff::Timestamp;
 
 const SOON: Duration = Duration::from_millis(50);
 
@@ -164,4 +165,26 @@ async fn of_scaling_decisions_the_newest_are_kept() {
     assert_eq!(kept.records, ["4", "3", "2"]);
     assert_eq!(queue.scaling(1).await.unwrap().records, ["4"]);
     assert!(queue.scaling(0).await.unwrap().records.is_empty());
+}
+
+#[tokio::test]
+async fn ids_are_forgotten_only_when_every_api_has_heard_that_they_are_refused() {
+    let queue = testing::queue().unwrap();
+    let at = |text: &str| text.parse::<Timestamp>().unwrap();
+    let (first, second) = (at("2026-06-01T00:00:00Z"), at("2026-06-02T00:00:00Z"));
+    let refuse = async |since, now: &str| queue.refuse_ids_before(since, at(now)).await.unwrap();
+    assert_eq!(queue.ids_since().await.unwrap(), None);
+    assert_eq!(refuse(first, "2026-07-05T00:00:00Z").await, Timestamp::UNIX_EPOCH);
+    assert_eq!(queue.ids_since().await.unwrap(), Some(first));
+    // Another worker, a moment later.
+    assert_eq!(refuse(first, "2026-07-05T00:00:59Z").await, Timestamp::UNIX_EPOCH);
+    assert_eq!(refuse(first, "2026-07-05T00:01:00Z").await, first);
+    // The next day is said, and until it is heard only the former goes.
+    assert_eq!(refuse(second, "2026-07-06T00:00:00Z").await, first);
+    assert_eq!(queue.ids_since().await.unwrap(), Some(second));
+    assert_eq!(refuse(second, "2026-07-06T00:00:01Z").await, first);
+    assert_eq!(refuse(second, "2026-07-06T00:10:00Z").await, second);
+    // A larger budget brings nothing back.
+    assert_eq!(refuse(first, "2026-07-06T00:20:00Z").await, second);
+    assert_eq!(queue.ids_since().await.unwrap(), Some(second));
 }

@@ -2,8 +2,7 @@
 
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
-use flagmeter_core::event::{self, Body, Form, Refusal};
-use jiff::Timestamp;
+use flagmeter_core::event::{self, Arrival, Body, Form, Refusal};
 
 use super::MAX_EVENTS;
 use crate::error::ApiError;
@@ -39,17 +38,17 @@ pub(super) fn of(headers: &HeaderMap) -> Result<RequestForm<'_>, ApiError> {
 }
 
 impl RequestForm<'_> {
-    /// The events of `body`, which arrived at `now`.
+    /// The events of `body`.
     ///
     /// # Errors
     ///
     /// [`Refusal`].
-    pub(super) fn decode(&self, body: &[u8], now: Timestamp) -> Result<Body, Refusal> {
+    pub(super) fn decode(&self, body: &[u8], arrival: Arrival) -> Result<Body, Refusal> {
         match self {
-            Self::Body(form) => event::decode(body, *form, now, MAX_EVENTS),
+            Self::Body(form) => event::decode(body, *form, arrival, MAX_EVENTS),
             Self::Binary(headers) => {
                 let attribute = |name: &str| headers.get(format!("ce-{name}"))?.to_str().ok();
-                event::decode_binary(body, &attribute, now)
+                event::decode_binary(body, &attribute, arrival)
             }
         }
     }

@@ -9,7 +9,7 @@ use serde::de::MapAccess;
 use super::fault::{Fault, Faults};
 use super::object::{Known, fill};
 use super::value::Value;
-use super::{EventId, NotAFeature, NotATenant, NotTokens, TenantName, UsageEvent};
+use super::{Arrival, EventId, NotAFeature, NotATenant, NotTokens, TenantName, UsageEvent};
 
 /// The known fields as they stand.
 #[derive(Default)]
@@ -46,12 +46,12 @@ impl Plain<'_> {
     }
 
     /// The event, if there is nothing wrong with it.
-    pub(super) fn check(self, now: Timestamp) -> Result<UsageEvent, Vec<Fault>> {
+    pub(super) fn check(self, arrival: Arrival) -> Result<UsageEvent, Vec<Fault>> {
         let mut faults = Faults::default();
         let tenant = tenant(&mut faults, "tenant", self.tenant.as_ref());
-        let id = faults.optional("id", self.id.as_ref(), |value| value.event_id(now));
-        let occurred_at = faults.optional("timestamp", self.timestamp.as_ref(), |value| value.instant(now));
-        self.usage(faults, tenant, id, occurred_at.unwrap_or(now))
+        let id = faults.optional("id", self.id.as_ref(), |value| value.event_id(arrival));
+        let occurred_at = faults.optional("timestamp", self.timestamp.as_ref(), |value| value.instant(arrival.now));
+        self.usage(faults, tenant, id, occurred_at.unwrap_or(arrival.now))
     }
 
     /// The event of what is used, and of who, when and under which id, which another form may say elsewhere.

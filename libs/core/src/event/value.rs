@@ -6,7 +6,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::{EventId, MAX_AGE, MAX_AHEAD, MAX_ID_AHEAD, MAX_ID_BYTES, TokenCount};
+use super::{Arrival, EventId, MAX_AGE, MAX_AHEAD, MAX_ID_AHEAD, MAX_ID_BYTES, TokenCount};
 
 /// A JSON value as far as an event has use for it.
 pub(super) enum Value<'a> {
@@ -26,12 +26,11 @@ impl Value<'_> {
         if let Self::Integer(tokens) = self { TokenCount::try_from(*tokens).ok() } else { None }
     }
 
-    /// An id that arrived at `now`.
-    pub(super) fn event_id(&self, now: Timestamp) -> Result<EventId, String> {
+    pub(super) fn event_id(&self, arrival: Arrival) -> Result<EventId, String> {
         let text = self.text().filter(|text| (1..=MAX_ID_BYTES).contains(&text.len()));
         let id =
             text.map(EventId::of).ok_or_else(|| format!("must be a string of 1 to {MAX_ID_BYTES} bytes"))?;
-        check_age(id, now).map(|()| id)
+        check_age(id, arrival).map(|()| id)
     }
 
     pub(super) fn instant(&self, now: Timestamp) -> Result<Timestamp, String> {
@@ -52,13 +51,12 @@ impl Value<'_> {
 
 /// The ledger keeps a UUIDv7 with the others of its day, for as long as it keeps that day. One that is older could
 /// not be told from one that was counted before, so it is refused rather than counted twice.
-pub(super) fn check_age(id: EventId, now: Timestamp) -> Result<(), String> {
+fn check_age(id: EventId, Arrival { now, ids_since }: Arrival) -> Result<(), String> {
     let Some(made_at) = id.made_at() else { return Ok(()) };
-    let age = now.duration_since(made_at);
-    if age > MAX_AGE || age < -MAX_ID_AHEAD {
+    if made_at < ids_since || made_at.duration_since(now) > MAX_ID_AHEAD {
         return Err(format!(
-            "is a UUIDv7 made at {made_at:.0}; it must be made in the last {} days and not be ahead",
-            MAX_AGE.as_hours() / 24
+            "is a UUIDv7 made at {made_at:.0}; it must be made after {ids_since:.0}, since when ids are known, and not \
+             be ahead"
         ));
     }
     Ok(())

@@ -5,12 +5,11 @@
 
 use std::fmt;
 
-use jiff::Timestamp;
 use serde::de::{DeserializeSeed, SeqAccess, Visitor};
 use serde_json::Deserializer;
 use serde_json::error::Category;
 
-use super::UsageEvent;
+use super::{Arrival, UsageEvent};
 use super::cloud::Cloud;
 use super::fault::Fault;
 use super::object::{Known, Object};
@@ -55,14 +54,14 @@ pub enum Refusal {
     TooMany(usize),
 }
 
-/// Reads the events of a body that arrived at `now`, at most `limit` of them.
+/// Reads the events of a body, at most `limit` of them.
 ///
 /// # Errors
 ///
 /// [`Refusal`], where nothing can be said of single events.
-pub fn decode(body: &[u8], form: Form, now: Timestamp, limit: usize) -> Result<Body, Refusal> {
-    let plain = |object: Object<Plain<'_>>| checked(object, |plain| plain.check(now));
-    let cloud = |object: Object<Cloud<'_>>| checked(object, |cloud| cloud.check(now));
+pub fn decode(body: &[u8], form: Form, arrival: Arrival, limit: usize) -> Result<Body, Refusal> {
+    let plain = |object: Object<Plain<'_>>| checked(object, |plain| plain.check(arrival));
+    let cloud = |object: Object<Cloud<'_>>| checked(object, |cloud| cloud.check(arrival.now));
     match form {
         Form::Json if first(body) == Some(b'[') => many(body, limit, plain),
         Form::Json => {
@@ -70,7 +69,7 @@ pub fn decode(body: &[u8], form: Form, now: Timestamp, limit: usize) -> Result<B
             let id = object.0.as_ref().and_then(Plain::written_id);
             Ok(Body::One(plain(object), id))
         }
-        Form::Lines => lines(body, now, limit),
+        Form::Lines => lines(body, arrival, limit),
         Form::CloudEvent => {
             let object: Object<Cloud<'_>> = serde_json::from_slice(body).map_err(|error| not_json(&error))?;
             let id = object.0.as_ref().and_then(Cloud::written_id);
@@ -89,12 +88,12 @@ pub fn decode(body: &[u8], form: Form, now: Timestamp, limit: usize) -> Result<B
 pub fn decode_binary<'a>(
     body: &'a [u8],
     attribute: &dyn Fn(&str) -> Option<&'a str>,
-    now: Timestamp,
+    arrival: Arrival,
 ) -> Result<Body, Refusal> {
     let data = serde_json::from_slice(body).map_err(|error| not_json(&error))?;
     let cloud = Cloud::binary(attribute, data);
     let id = cloud.written_id();
-    Ok(Body::One(cloud.check(now), id))
+    Ok(Body::One(cloud.check(arrival.now), id))
 }
 
 fn checked<T>(object: Object<T>, check: impl Fn(T) -> Checked) -> Checked {
@@ -111,14 +110,14 @@ fn first(body: &[u8]) -> Option<u8> {
 }
 
 /// An object a line. A line that is not JSON is that event's fault alone; empty lines are none.
-fn lines(body: &[u8], now: Timestamp, limit: usize) -> Result<Body, Refusal> {
+fn lines(body: &[u8], arrival: Arrival, limit: usize) -> Result<Body, Refusal> {
     let mut events = Vec::new();
     for line in body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()) {
         if events.len() == limit {
             return Err(Refusal::TooMany(limit));
         }
         events.push(match serde_json::from_slice(line) {
-            Ok(object) => checked(object, |plain: Plain<'_>| plain.check(now)),
+            Ok(object) => checked(object, |plain: Plain<'_>| plain.check(arrival)),
             Err(error) => Err(vec![Fault::new("", &format_args!("the line is not JSON: {error}"))]),
         });
     }

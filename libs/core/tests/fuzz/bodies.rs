@@ -1,7 +1,7 @@
 //! What must hold of any bytes at all. The property tests beside this and the targets in fuzz/ share it.
 
 use flagmeter_core::event::{
-    Body, Checked, EventId, FeatureName, Form, MAX_AGE, MAX_AHEAD, MAX_ID_AHEAD, Refusal, TenantName,
+    Arrival, Body, Checked, EventId, FeatureName, Form, MAX_AGE, MAX_AHEAD, MAX_ID_AHEAD, Refusal, TenantName,
     TokenCount, UsageEvent, decode, decode_binary,
 };
 use flagmeter_core::packed::Batch;
@@ -36,6 +36,10 @@ fn now() -> Timestamp {
     Timestamp::from_second(NOW_SECOND).unwrap_or_default()
 }
 
+fn arrival() -> Arrival {
+    Arrival::at(now(), None)
+}
+
 /// An entry of the queue is what it says, or unreadable; cut off, it is unreadable.
 fn packed(bytes: &[u8]) {
     // Hardly any bytes have a right checksum, so it is made for them as well.
@@ -53,7 +57,7 @@ fn packed(bytes: &[u8]) {
 
 /// A JSON body has the events that another reader of JSON sees in it.
 fn json(bytes: &[u8]) {
-    let read = decode(bytes, Form::Json, now(), LIMIT);
+    let read = decode(bytes, Form::Json, arrival(), LIMIT);
     // What is not looked at is skipped, not read, so that some of what the other refuses is taken.
     let Ok(value) = serde_json::from_slice::<Value>(bytes) else { return };
     match (value, read) {
@@ -69,7 +73,7 @@ fn json(bytes: &[u8]) {
 
 /// So has each line.
 fn lines(bytes: &[u8]) {
-    let read = decode(bytes, Form::Lines, now(), LIMIT);
+    let read = decode(bytes, Form::Lines, arrival(), LIMIT);
     let lines: Vec<&[u8]> =
         bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()).collect();
     match read {
@@ -89,10 +93,10 @@ fn lines(bytes: &[u8]) {
 
 /// And so have CloudEvents, in each of their modes.
 fn cloud(bytes: &[u8]) {
-    let batch = decode(bytes, Form::CloudEvents, now(), LIMIT);
-    let one = decode(bytes, Form::CloudEvent, now(), LIMIT);
+    let batch = decode(bytes, Form::CloudEvents, arrival(), LIMIT);
+    let one = decode(bytes, Form::CloudEvent, arrival(), LIMIT);
     let attribute = |name: &str| ["specversion", "id", "source", "type"].contains(&name).then_some("1.0");
-    let binary = decode_binary(bytes, &attribute, now());
+    let binary = decode_binary(bytes, &attribute, arrival());
     let Ok(value) = serde_json::from_slice::<Value>(bytes) else { return };
     if let Value::Array(list) = &value {
         compare_list(list, batch, structured);

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use flagmeter_core::event::UsageEvent;
 use flagmeter_core::packed::Batch;
@@ -20,6 +21,9 @@ use uuid::Uuid;
 use super::event_ids::Expected;
 use super::{alerts, billing, dead_letters, event_ids, events, totals};
 use crate::{PgPool, StoreError};
+
+/// How long one attempt may take. A batch takes milliseconds, one of which every event is bad some minutes.
+const ATTEMPT_LIMIT: Duration = Duration::from_mins(5);
 
 /// An entry of the queue, read.
 #[derive(Debug, Clone)]
@@ -124,7 +128,7 @@ impl Counter {
         let events = || entries.iter().flat_map(|entry| &entry.batch.events);
         self.ensure(Days {
             events: entries.iter().map(|entry| day_of(entry.batch.received_at)).collect(),
-            ids: event_ids::days(events().filter_map(UsageEvent::counts_once_as)),
+            ids: event_ids::days(events().filter_map(UsageEvent::ledger_key)),
         })
         .await?;
         let mut outcome = self.attempt(entries, Attempt::Whole(self.expected())).await;
@@ -150,9 +154,26 @@ impl Counter {
         }
     }
 
+    /// One attempt, which ends: if PostgreSQL's machine vanished without a word, no answer ever comes, and the
+    /// connection is given up.
     async fn attempt(&self, entries: &[Entry], attempt: Attempt) -> Result<Applied, StoreError> {
         let failed = StoreError::postgres("count a batch");
-        let mut tx = self.pool.begin().await.map_err(&failed)?;
+        let mut connection = self.pool.acquire().await.map_err(&failed)?;
+        let outcome = tokio::time::timeout(ATTEMPT_LIMIT, self.attempt_on(&mut connection, entries, attempt)).await;
+        outcome.unwrap_or_else(|_| {
+            connection.close_on_drop();
+            Err(failed(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())))
+        })
+    }
+
+    async fn attempt_on(
+        &self,
+        connection: &mut PgConnection,
+        entries: &[Entry],
+        attempt: Attempt,
+    ) -> Result<Applied, StoreError> {
+        let failed = StoreError::postgres("count a batch");
+        let mut tx = connection.begin().await.map_err(&failed)?;
         let new = claim(&mut tx, entries).await?;
         let mut applied =
             Applied { entries_seen_before: (entries.len() - new.len()) as u64, ..Applied::default() };
@@ -270,7 +291,8 @@ async fn count(
     alerts::watch(tx, settings, &periods, &totals).await
 }
 
-/// Counts what can be counted, and puts the rest into `dead_letters`; answers how many that were.
+/// Counts what can be counted, and puts the rest into `dead_letters`; answers how many that were. Each tenant's events
+/// by themselves, so that those of one cost the others no more than that.
 async fn isolate(
     tx: &mut PgConnection,
     settings: &billing::Settings,
@@ -278,7 +300,9 @@ async fn isolate(
 ) -> Result<u64, StoreError> {
     let failed = StoreError::postgres("isolate a bad event");
     let mut refused = 0;
-    let mut parts = vec![rows];
+    let mut rows = rows.to_vec();
+    rows.sort_by_key(|row| row.event.tenant.as_str());
+    let mut parts: Vec<&[Row<'_>]> = rows.chunk_by(|one, next| one.event.tenant == next.event.tenant).rev().collect();
     while let Some(part) = parts.pop() {
         let mut savepoint = tx.begin().await.map_err(&failed)?;
         match count(&mut savepoint, settings, part).await {

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use flagmeter_core::event::EventId;
+use flagmeter_core::event::{LedgerKey, Place};
 use foldhash::{HashMap, HashSet};
 use jiff::civil::Date;
 use jiff_sqlx::ToSqlx;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::batch::{Row, day_of, unix_day};
+use super::batch::Row;
 use super::copy::{Copy, instant};
 use crate::{PgPool, StoreError};
 
@@ -23,9 +23,16 @@ pub(super) struct Claimed<'a> {
     pub(super) conflicting: u64,
 }
 
-/// The days of which the ledger needs a partition for `rows`: those in their UUIDv7.
-pub(super) fn days<'a>(ids: impl Iterator<Item = EventId> + 'a) -> BTreeSet<Date> {
-    ids.filter_map(EventId::made_at).map(day_of).collect()
+/// The days of which the ledger needs a partition for these keys: those in their UUIDv7.
+pub(super) fn days(keys: impl Iterator<Item = LedgerKey>) -> BTreeSet<Date> {
+    let days: BTreeSet<i32> =
+        keys.filter_map(|key| if let Place::Day(day) = key.place() { Some(day) } else { None }).collect();
+    days.into_iter().map(date).collect()
+}
+
+/// The day of this number since 1970. A UUIDv7 holds no later one than a date can be.
+fn date(day: i32) -> Date {
+    Date::constant(1970, 1, 1).saturating_add(jiff::Span::new().days(day))
 }
 
 /// Makes the ledger's partition for `day`, if it is not there.
@@ -49,7 +56,7 @@ pub(super) enum Expected {
 
 /// A key of the ledger, and the place of the row that brings it.
 struct Claim<'a> {
-    key: (Uuid, &'a str),
+    key: (LedgerKey, &'a str),
     place: usize,
 }
 
@@ -81,7 +88,7 @@ pub(super) async fn claim<'a>(
         Expected::Repeats => {
             let claimed = insert(tx, &claims, &rows).await?;
             for Claim { key: (id, tenant), place } in &claims {
-                counts[*place] = claimed.contains(&(*id, (*tenant).to_owned()));
+                counts[*place] = claimed.contains(&(id.uuid(), (*tenant).to_owned()));
             }
         }
     }
@@ -94,26 +101,25 @@ pub(super) async fn claim<'a>(
 }
 
 /// Where the ledger keeps a row's id; `None` if it has none.
-fn key<'a>(row: &Row<'a>) -> Option<(Uuid, &'a str)> {
-    Some((row.event.counts_once_as()?.ledger_key(), row.event.tenant.as_str()))
+fn key<'a>(row: &Row<'a>) -> Option<(LedgerKey, &'a str)> {
+    Some((row.event.ledger_key()?, row.event.tenant.as_str()))
 }
 
 /// Adds ids that are new.
 async fn copy(tx: &mut PgConnection, claims: &[Claim<'_>], rows: &[Row<'_>]) -> Result<(), StoreError> {
-    let made_at = |claim: &Claim<'_>| rows[claim.place].event.counts_once_as().and_then(EventId::made_at);
     // In the order of their keys, which is that of the partitions.
-    for claims in claims.chunk_by(|one, next| made_at(one).map(unix_day) == made_at(next).map(unix_day)) {
-        let day = claims.first().and_then(made_at).map(day_of);
-        let table = day.map_or_else(
-            || "event_ids_others".to_owned(),
-            |day| format!("event_ids_{}", day.strftime("%Y%m%d")),
-        );
+    for claims in claims.chunk_by(|one, next| one.key.0.place() == next.key.0.place()) {
+        let table = match claims[0].key.0.place() {
+            Place::Day(day) => format!("event_ids_{}", date(day).strftime("%Y%m%d")),
+            Place::Reversals => "event_ids_reversals".to_owned(),
+            Place::Others => "event_ids_others".to_owned(),
+        };
         let columns = "id, tenant, received_at, content";
         let mut copy = Copy::begin(tx, &table, columns, "add the clients' event ids").await?;
         for Claim { key: (id, tenant), place } in claims {
             let row = &rows[*place];
             let (received_at, content) = (instant(row.received_at), row.content().to_be_bytes());
-            copy.row([id.as_bytes(), tenant.as_bytes(), &received_at, &content]).await?;
+            copy.row([id.uuid().as_bytes(), tenant.as_bytes(), &received_at, &content]).await?;
         }
         copy.finish().await?;
     }
@@ -127,7 +133,7 @@ async fn insert(
     claims: &[Claim<'_>],
     rows: &[Row<'_>],
 ) -> Result<HashSet<(Uuid, String)>, StoreError> {
-    let ids: Vec<Uuid> = claims.iter().map(|claim| claim.key.0).collect();
+    let ids: Vec<Uuid> = claims.iter().map(|claim| claim.key.0.uuid()).collect();
     let tenants: Vec<String> = claims.iter().map(|claim| claim.key.1.to_owned()).collect();
     let received: Vec<_> = claims.iter().map(|claim| rows[claim.place].received_at.to_sqlx()).collect();
     let contents: Vec<i32> = claims.iter().map(|claim| rows[claim.place].content()).collect();
@@ -153,7 +159,7 @@ async fn insert(
 /// Keeps the first of the repeats that say something else than what was counted under their id; answers
 /// how many there are.
 async fn record_conflicts(tx: &mut PgConnection, repeats: &[Row<'_>]) -> Result<u64, StoreError> {
-    let key = |row: &Row<'_>| key(row).map(|(id, tenant)| (id, tenant.to_owned()));
+    let key = |row: &Row<'_>| key(row).map(|(id, tenant)| (id.uuid(), tenant.to_owned()));
     let (ids, tenants): (Vec<Uuid>, Vec<String>) = repeats.iter().filter_map(key).unzip();
     if ids.is_empty() {
         return Ok(0);
@@ -172,23 +178,37 @@ async fn record_conflicts(tx: &mut PgConnection, repeats: &[Row<'_>]) -> Result<
     let differs = |row: &&Row<'_>| {
         key(row).is_some_and(|key| counted.get(&key).is_some_and(|content| *content != row.content()))
     };
-    let conflicting: Vec<&Row<'_>> = repeats.iter().filter(differs).collect();
-    for row in &conflicting {
-        // A client that does this is broken, so this is rare, and one statement each will do.
-        sqlx::query!(
-            "INSERT INTO event_conflicts (tenant, id, feature, tokens, occurred_at, received_at)
-             VALUES ($1, $2, $3, $4, $5::timestamptz, $6::timestamptz)
-             ON CONFLICT DO NOTHING",
-            row.event.tenant.as_str(),
-            row.id,
-            row.event.feature.as_str(),
-            row.event.tokens.get(),
-            row.event.occurred_at.to_sqlx() as jiff_sqlx::Timestamp,
-            row.received_at.to_sqlx() as jiff_sqlx::Timestamp,
-        )
-        .execute(&mut *tx)
-        .await
-        .map_err(StoreError::postgres("keep a conflicting event"))?;
+    let mut conflicting: Vec<&Row<'_>> = repeats.iter().filter(differs).collect();
+    let number = conflicting.len() as u64;
+    if number == 0 {
+        return Ok(0);
     }
-    Ok(conflicting.len() as u64)
+    // Of several under one id the first stays. In the order of their keys, so that two workers never wait for each
+    // other in a circle.
+    conflicting.sort_by_key(|row| (row.event.tenant.as_str(), row.id));
+    conflicting.dedup_by_key(|row| (row.event.tenant.as_str(), row.id));
+    let tenants: Vec<&str> = conflicting.iter().map(|row| row.event.tenant.as_str()).collect();
+    let ids: Vec<Uuid> = conflicting.iter().map(|row| row.id).collect();
+    let features: Vec<&str> = conflicting.iter().map(|row| row.event.feature.as_str()).collect();
+    let tokens: Vec<i64> = conflicting.iter().map(|row| row.event.tokens.get()).collect();
+    let occurred: Vec<_> = conflicting.iter().map(|row| row.event.occurred_at.to_sqlx()).collect();
+    let received: Vec<_> = conflicting.iter().map(|row| row.received_at.to_sqlx()).collect();
+    sqlx::query!(
+        "INSERT INTO event_conflicts (tenant, id, feature, tokens, occurred_at, received_at)
+         SELECT tenant, id, feature, tokens, occurred_at, received_at
+         FROM UNNEST($1::text[], $2::uuid[], $3::text[], $4::bigint[], $5::timestamptz[], $6::timestamptz[])
+              AS event (tenant, id, feature, tokens, occurred_at, received_at)
+         ORDER BY tenant, id
+         ON CONFLICT DO NOTHING",
+        &tenants as &[&str],
+        &ids,
+        &features as &[&str],
+        &tokens,
+        &occurred as &[jiff_sqlx::Timestamp],
+        &received as &[jiff_sqlx::Timestamp],
+    )
+    .execute(tx)
+    .await
+    .map_err(StoreError::postgres("keep conflicting events"))?;
+    Ok(number)
 }

@@ -1,6 +1,6 @@
 //! What became of one event.
 
-use flagmeter_core::event::EventId;
+use flagmeter_core::event::{EventId, LedgerKey};
 use jiff::{SignedDuration, Timestamp};
 use jiff_sqlx::ToSqlx;
 use sqlx::PgConnection;
@@ -81,7 +81,7 @@ async fn find_counted(
     id: EventId,
 ) -> Result<Option<Counted>, sqlx::Error> {
     // An id of the api's own says when the event was received, to the millisecond.
-    let received = match received_at(connection, tenant, id).await? {
+    let received = match received_at(connection, tenant, id.ledger_key()).await? {
         Some(received) => Some((received, received + SignedDuration::from_micros(1))),
         None => id.made_at().map(|made| (made, made + SignedDuration::from_millis(1))),
     };
@@ -115,7 +115,7 @@ async fn find_counted(
         tokens: event.tokens,
         occurred_at: event.occurred_at.to_jiff(),
         received_at: event.received_at.to_jiff(),
-        reversed_at: received_at(connection, tenant, EventId::of_reversal(id)).await?,
+        reversed_at: received_at(connection, tenant, id.reversal_ledger_key()).await?,
         conflict: conflict.map(|other| Conflict {
             feature: other.feature,
             tokens: other.tokens,
@@ -124,15 +124,15 @@ async fn find_counted(
     }))
 }
 
-/// When the event that the ledger has under `id` was received.
+/// When what the ledger has under `key` was received.
 async fn received_at(
     connection: &mut PgConnection,
     tenant: &str,
-    id: EventId,
+    key: LedgerKey,
 ) -> Result<Option<Timestamp>, sqlx::Error> {
     let received = sqlx::query_scalar!(
         r#"SELECT received_at AS "received_at: jiff_sqlx::Timestamp" FROM event_ids WHERE id = $1 AND tenant = $2"#,
-        id.ledger_key(),
+        key.uuid(),
         tenant,
     )
     .fetch_optional(connection)

@@ -56,6 +56,8 @@ pub fn pool(url: &str, application: &str, connections: u32) -> Result<PgPool, St
 /// As [`pool`].
 pub fn counting_pool(url: &str, application: &str, connections: u32) -> Result<PgPool, StoreError> {
     let pinned = [
+        // An entry leaves the queue after the commit, so that is on disk, whatever the server does by default.
+        ("synchronous_commit", "on"),
         ("plan_cache_mode", "force_generic_plan"),
         ("enable_seqscan", "off"),
         ("enable_bitmapscan", "off"),

@@ -1,9 +1,11 @@
 //! Forgets what is kept long enough, by age and by bytes. Periods, and sums of everything, stay for ever.
 
+use std::collections::BTreeMap;
 use std::num::NonZero;
 
+use flagmeter_core::event::MAX_AGE;
 use flagmeter_core::retention::first_day_kept;
-use jiff::civil::Date;
+use jiff::civil::{Date, Time};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use jiff_sqlx::ToSqlx;
@@ -30,7 +32,7 @@ pub struct Limits {
     pub events_bytes: u64,
     /// Days that clients' ids are known: the window in which a repeat counts once.
     pub event_ids_days: NonZero<u16>,
-    /// Bytes on disk that those of UUIDv7 may take; the oldest day goes first.
+    /// Bytes on disk that they may take; the oldest day goes first.
     pub event_ids_bytes: u64,
     /// Days that minutes are kept.
     pub rollups_days: u16,
@@ -48,6 +50,16 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// The fewest days that minutes must be kept: an event that is found may be taken back, from a minute that is up to
+    /// [`MAX_AGE`] before the day on which it was received. A day more for each of the two that are not over.
+    #[must_use]
+    pub fn least_rollups_days(&self) -> u16 {
+        let age = u16::try_from(MAX_AGE.as_hours() / 24).unwrap_or(u16::MAX);
+        self.events_days.saturating_add(age).saturating_add(2)
+    }
+}
+
 /// How far back something reaches, and how large it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Window {
@@ -62,12 +74,32 @@ pub struct Window {
 pub struct Kept {
     /// Raw events.
     pub events: Window,
-    /// Clients' ids that are UUIDv7.
+    /// Clients' ids: since when a repeat is found.
     pub event_ids: Window,
+}
+
+/// Since when clients' ids are to be known: as `limits` allow at `now`, and never later than whatever the queue may still
+/// deliver needs, of which the oldest entry was added at `oldest_queued`.
+///
+/// # Errors
+///
+/// [`StoreError::Postgres`].
+pub async fn ids_since(
+    pool: &PgPool,
+    limits: &Limits,
+    now: Timestamp,
+    oldest_queued: Option<Timestamp>,
+) -> Result<Timestamp, StoreError> {
+    let days = ids_by_day(pool).await?;
+    let today = day(reach(now, oldest_queued));
+    Ok(start(first_day_kept(&days, today, limits.event_ids_days.get(), limits.event_ids_bytes)))
 }
 
 /// Forgets what is older than `limits` allow at `now`. `oldest_queued` is when the oldest entry was
 /// added that the queue may still deliver: ids and batches that it could bring again are kept, however old.
+///
+/// UUIDv7 are forgotten that were made before `refused_before`, since when every api refuses them: it takes none whose
+/// repeat would not be found. Other ids do not say when they were made, and go by when they were received.
 ///
 /// # Errors
 ///
@@ -77,28 +109,50 @@ pub async fn forget(
     limits: &Limits,
     now: Timestamp,
     oldest_queued: Option<Timestamp>,
+    refused_before: Timestamp,
 ) -> Result<Kept, StoreError> {
-    let reach = oldest_queued.map_or(now, |oldest| oldest.min(now));
+    let reach = reach(now, oldest_queued);
     let events = partitions(pool, "events").await?;
     let first = first_day_kept(&events, day(now), limits.events_days, limits.events_bytes);
-    sqlx::query_scalar!("SELECT forget_events($1::date)", first.to_sqlx() as jiff_sqlx::Date)
-        .fetch_one(pool)
-        .await
-        .map_err(StoreError::postgres("forget events"))?;
+    while forget_events(pool, first).await? {}
 
-    let ids = partitions(pool, "event_ids").await?;
-    let first_id = first_day_kept(&ids, day(reach), limits.event_ids_days.get(), limits.event_ids_bytes);
-    sqlx::query_scalar!("SELECT forget_event_ids($1::date)", first_id.to_sqlx() as jiff_sqlx::Date)
-        .fetch_one(pool)
-        .await
-        .map_err(StoreError::postgres("forget ids of events"))?;
-    forget_other_ids(pool, reach - days(limits.event_ids_days.get())).await?;
+    while forget_event_ids(pool, day(refused_before)).await? {}
+    let since = ids_since(pool, limits, now, oldest_queued).await?;
+    forget_rows(pool, Rows::OtherIds, since.max(reach - days(limits.event_ids_days.get()))).await?;
+    // An event is found to the end of its last day, and may be taken back as late as that.
+    let found_since = reach - days(limits.events_days) - days(1);
+    forget_rows(pool, Rows::Reversals, found_since).await?;
+    forget_rows(pool, Rows::Conflicts, found_since).await?;
     forget_batches(pool, reach - APPLIED_BATCHES).await?;
     forget_rollups(pool, now - days(limits.rollups_days)).await?;
-    Ok(Kept {
-        events: window(&partitions(pool, "events").await?),
-        event_ids: window(&partitions(pool, "event_ids").await?),
-    })
+    let mut event_ids = window(&ids_by_day(pool).await?);
+    event_ids.since = event_ids.since.map(|since| since.max(refused_before));
+    Ok(Kept { events: window(&partitions(pool, "events").await?), event_ids })
+}
+
+/// The oldest instant of which the queue may still bring something.
+fn reach(now: Timestamp, oldest_queued: Option<Timestamp>) -> Timestamp {
+    oldest_queued.map_or(now, |oldest| oldest.min(now))
+}
+
+/// Forgets the oldest day of events before `first`; answers whether there was one.
+async fn forget_events(pool: &PgPool, first: Date) -> Result<bool, StoreError> {
+    let forgotten =
+        sqlx::query_scalar!(r#"SELECT forget_events($1::date) AS "days!""#, first.to_sqlx() as jiff_sqlx::Date)
+            .fetch_one(pool)
+            .await
+            .map_err(StoreError::postgres("forget events"))?;
+    Ok(forgotten > 0)
+}
+
+/// Forgets the oldest day of UUIDv7 before `first`; answers whether there was one.
+async fn forget_event_ids(pool: &PgPool, first: Date) -> Result<bool, StoreError> {
+    let forgotten =
+        sqlx::query_scalar!(r#"SELECT forget_event_ids($1::date) AS "days!""#, first.to_sqlx() as jiff_sqlx::Date)
+            .fetch_one(pool)
+            .await
+            .map_err(StoreError::postgres("forget ids of events"))?;
+    Ok(forgotten > 0)
 }
 
 fn days(days: u16) -> SignedDuration {
@@ -107,6 +161,11 @@ fn days(days: u16) -> SignedDuration {
 
 fn day(instant: Timestamp) -> Date {
     TimeZone::UTC.to_datetime(instant).date()
+}
+
+/// The first instant of a UTC day.
+fn start(day: Date) -> Timestamp {
+    TimeZone::UTC.to_timestamp(day.to_datetime(Time::midnight())).unwrap_or(Timestamp::MIN)
 }
 
 /// The days that a table has a partition of, oldest first, each with its bytes.
@@ -121,27 +180,81 @@ async fn partitions(pool: &PgPool, table: &str) -> Result<Vec<(Date, u64)>, Stor
     Ok(rows.into_iter().map(|row| (row.day.to_jiff(), row.bytes.unsigned_abs())).collect())
 }
 
-fn window(partitions: &[(Date, u64)]) -> Window {
-    let first = partitions.first().and_then(|(day, _)| day.to_zoned(TimeZone::UTC).ok());
-    let bytes: u64 = partitions.iter().map(|(_, bytes)| bytes).sum();
-    Window { since: first.map(|day| day.timestamp()), bytes: i64::try_from(bytes).unwrap_or(i64::MAX) }
+/// The bytes of clients' ids by their day: of UUIDv7 the one on which they were made, of others the one on which they
+/// were received.
+async fn ids_by_day(pool: &PgPool) -> Result<Vec<(Date, u64)>, StoreError> {
+    let mut days: BTreeMap<Date, u64> = partitions(pool, "event_ids").await?.into_iter().collect();
+    let others = sqlx::query!(
+        r#"SELECT day AS "day!: jiff_sqlx::Date", bytes AS "bytes!" FROM other_ids_by_day()"#
+    )
+    .fetch_all(pool)
+    .await
+    .map_err(StoreError::postgres("look at the ids of events"))?;
+    for row in others {
+        *days.entry(row.day.to_jiff()).or_default() += row.bytes.unsigned_abs();
+    }
+    Ok(days.into_iter().collect())
 }
 
-/// Ids that are no UUIDv7, received before `before`. They lie in one partition, so they go row by row, and
-/// by age alone.
-async fn forget_other_ids(pool: &PgPool, before: Timestamp) -> Result<(), StoreError> {
+fn window(days: &[(Date, u64)]) -> Window {
+    let bytes: u64 = days.iter().map(|(_, bytes)| bytes).sum();
+    Window {
+        since: days.first().map(|(day, _)| start(*day)),
+        bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
+    }
+}
+
+/// Rows that go by when they were received.
+#[derive(Debug, Clone, Copy)]
+enum Rows {
+    OtherIds,
+    Reversals,
+    Conflicts,
+}
+
+/// Forgets rows that were received before `before`, some at a time.
+async fn forget_rows(pool: &PgPool, rows: Rows, before: Timestamp) -> Result<(), StoreError> {
     for _ in 0..STATEMENTS_AT_ONCE {
-        let gone = sqlx::query!(
-            "DELETE FROM event_ids
-             WHERE (id, tenant) IN (
-                 SELECT id, tenant FROM event_ids_others WHERE received_at < $1::timestamptz LIMIT $2
-             )",
-            before.to_sqlx() as jiff_sqlx::Timestamp,
-            ROWS_AT_ONCE,
-        )
-        .execute(pool)
-        .await
-        .map_err(StoreError::postgres("forget ids of events"))?;
+        let before = before.to_sqlx();
+        let gone = match rows {
+            Rows::OtherIds => {
+                sqlx::query!(
+                    "DELETE FROM event_ids_others
+                     WHERE ctid = ANY (ARRAY(
+                         SELECT ctid FROM event_ids_others WHERE received_at < $1::timestamptz LIMIT $2
+                     ))",
+                    before as jiff_sqlx::Timestamp,
+                    ROWS_AT_ONCE,
+                )
+                .execute(pool)
+                .await
+            }
+            Rows::Reversals => {
+                sqlx::query!(
+                    "DELETE FROM event_ids_reversals
+                     WHERE ctid = ANY (ARRAY(
+                         SELECT ctid FROM event_ids_reversals WHERE received_at < $1::timestamptz LIMIT $2
+                     ))",
+                    before as jiff_sqlx::Timestamp,
+                    ROWS_AT_ONCE,
+                )
+                .execute(pool)
+                .await
+            }
+            Rows::Conflicts => {
+                sqlx::query!(
+                    "DELETE FROM event_conflicts
+                     WHERE ctid = ANY (ARRAY(
+                         SELECT ctid FROM event_conflicts WHERE received_at < $1::timestamptz LIMIT $2
+                     ))",
+                    before as jiff_sqlx::Timestamp,
+                    ROWS_AT_ONCE,
+                )
+                .execute(pool)
+                .await
+            }
+        };
+        let gone = gone.map_err(StoreError::postgres("forget ids of events"))?;
         if gone.rows_affected() < ROWS_AT_ONCE.unsigned_abs() {
             break;
         }
@@ -170,91 +283,32 @@ async fn forget_batches(pool: &PgPool, before: Timestamp) -> Result<(), StoreErr
     Ok(())
 }
 
-/// Minutes before `before`, but for their sums.
+/// Minutes before `before`, but for their sums, some at a time.
 async fn forget_rollups(pool: &PgPool, before: Timestamp) -> Result<(), StoreError> {
-    sqlx::query!(
-        "WITH gone AS (DELETE FROM rollups WHERE minute < $1::timestamptz RETURNING tenant, total_tokens)
-         INSERT INTO forgotten (tenant, source, events, tokens)
-         SELECT tenant, 'rollups', 0, sum(total_tokens) FROM gone GROUP BY tenant ORDER BY tenant
-         ON CONFLICT (tenant, source) DO UPDATE SET tokens = forgotten.tokens + EXCLUDED.tokens",
-        before.to_sqlx() as jiff_sqlx::Timestamp,
-    )
-    .execute(pool)
-    .await
-    .map(drop)
-    .map_err(StoreError::postgres("forget minutes"))
+    for _ in 0..STATEMENTS_AT_ONCE {
+        let gone = sqlx::query_scalar!(
+            r#"WITH gone AS (
+                   DELETE FROM rollups
+                   WHERE ctid = ANY (ARRAY(SELECT ctid FROM rollups WHERE minute < $1::timestamptz LIMIT $2 FOR UPDATE))
+                   RETURNING tenant, total_tokens
+               ), summed AS (
+                   INSERT INTO forgotten (tenant, source, events, tokens)
+                   SELECT tenant, 'rollups', 0, sum(total_tokens) FROM gone GROUP BY tenant ORDER BY tenant
+                   ON CONFLICT (tenant, source) DO UPDATE SET tokens = forgotten.tokens + EXCLUDED.tokens
+               )
+               SELECT count(*) AS "gone!" FROM gone"#,
+            before.to_sqlx() as jiff_sqlx::Timestamp,
+            ROWS_AT_ONCE,
+        )
+        .fetch_one(pool)
+        .await
+        .map_err(StoreError::postgres("forget minutes"))?;
+        if gone < ROWS_AT_ONCE {
+            break;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::postgres::audit::books;
-    use crate::postgres::batch::{Applied, Counter, Entry};
-    use crate::testing::{NOON, add_tenant, entry, event, with_id};
-
-    /// An entry received `days` days after noon of the tests.
-    fn received(number: u128, days: i64, events: [flagmeter_core::event::UsageEvent; 1]) -> Entry {
-        let mut entry = entry(number, events);
-        entry.batch.received_at = at(days);
-        let milliseconds = u128::try_from(entry.batch.received_at.as_millisecond()).unwrap();
-        entry.batch.batch_id = Uuid::from_u128((milliseconds << 80) | number);
-        entry
-    }
-
-    fn at(days: i64) -> Timestamp {
-        NOON.parse::<Timestamp>().unwrap() + SignedDuration::from_hours(days * 24)
-    }
-
-    #[sqlx::test(migrator = "crate::MIGRATOR")]
-    async fn what_is_old_is_forgotten_and_the_books_balance_all_the_same(pool: PgPool) {
-        add_tenant(&pool, "acme").await;
-        let counter = Counter::new(pool.clone());
-        let seven = "019eca0c-5d1a-7000-8000-0123456789ab";
-        let old = [
-            received(1, 0, [with_id(event("acme", 1), seven)]),
-            received(2, 0, [with_id(event("acme", 2), "order-7")]),
-        ];
-        counter.apply(&old).await.unwrap();
-        counter.apply(&[received(3, 40, [event("acme", 4)])]).await.unwrap();
-
-        // While the queue may still bring what was received then, its ids are known.
-        let kept = forget(&pool, &Limits::default(), at(40), Some(at(1))).await.unwrap();
-        assert_eq!(kept.events.since.unwrap().to_string(), "2026-07-25T00:00:00Z");
-        let again = [
-            received(4, 40, [with_id(event("acme", 1), seven)]),
-            received(5, 40, [with_id(event("acme", 2), "order-7")]),
-        ];
-        assert_eq!(counter.apply(&again).await.unwrap(), Applied { repeated: 2, ..Applied::default() });
-        assert_eq!(counter.apply(&old).await.unwrap().entries_seen_before, 2);
-
-        forget(&pool, &Limits { rollups_days: 35, ..Limits::default() }, at(40), None).await.unwrap();
-        let count = async |table: &str| {
-            let query = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
-            sqlx::query_scalar::<_, i64>(query).fetch_one(&pool).await.unwrap()
-        };
-        // What happened on the first day is gone in detail: the minute, the ids, the batches.
-        assert_eq!((count("events").await, count("event_ids").await, count("rollups").await), (1, 0, 0));
-        assert_eq!(count("applied_batches").await, 3);
-        let book = books(&pool).await.unwrap().remove(0);
-        assert!(book.balances(), "{book:?}");
-        assert_eq!((book.events, book.event_tokens, book.period_tokens), (3, 7, 7));
-    }
-
-    #[sqlx::test(migrator = "crate::MIGRATOR")]
-    async fn where_the_disk_is_too_small_the_oldest_day_goes_first(pool: PgPool) {
-        add_tenant(&pool, "acme").await;
-        let counter = Counter::new(pool.clone());
-        for day in 0..3 {
-            counter
-                .apply(&[received(u128::try_from(day).unwrap() + 1, day, [event("acme", 1)])])
-                .await
-                .unwrap();
-        }
-        let all = forget(&pool, &Limits::default(), at(2), None).await.unwrap();
-        assert_eq!(all.events.since.unwrap().to_string(), "2026-06-15T00:00:00Z");
-        let limits = Limits { events_bytes: all.events.bytes.unsigned_abs() - 1, ..Limits::default() };
-        let less = forget(&pool, &limits, at(2), None).await.unwrap();
-        assert_eq!(less.events.since.unwrap().to_string(), "2026-06-16T00:00:00Z");
-        assert!(less.events.bytes < all.events.bytes);
-    }
-}
+mod tests;

@@ -1,12 +1,14 @@
 //! Bodies, good and bad.
 
+use jiff::Timestamp;
+
 use super::super::EventId;
 use super::*;
 
 const NOW: &str = "2026-06-15T12:00:00Z";
 
 fn body(body: &str, form: Form) -> Result<Body, Refusal> {
-    decode(body.as_bytes(), form, NOW.parse().unwrap(), 3)
+    decode(body.as_bytes(), form, Arrival::at(NOW.parse().unwrap(), None), 3)
 }
 
 fn read(text: &str) -> Checked {
@@ -89,7 +91,7 @@ fn what_is_no_event_is_refused_with_what_is_allowed() {
         (r#"{"tenant":"a","feature":"f","tokens":1,"id":7}"#, "id must be a string of 1 to 128 bytes"),
         (
             r#"{"tenant":"a","feature":"f","tokens":1,"id":"01934f6e-7d1a-7000-8000-0123456789ab"}"#,
-            "id is a UUIDv7 made at 2024-11-21T15:54:21Z; it must be made in the last 35 days and not be ahead",
+            "id is a UUIDv7 made at 2024-11-21T15:54:21Z; it must be made after 2026-05-11T12:00:00Z, since when ids are known, and not be ahead",
         ),
         (
             r#"{"tenant":"a","feature":"f","tokens":1,"timestamp":"yesterday"}"#,
@@ -212,6 +214,26 @@ fn a_cloudevent_is_an_event_under_the_id_of_its_source_and_id() {
         "subject" => Some("acme"),
         _ => None,
     };
-    let binary = decode_binary(used.as_bytes(), &headers, "2026-06-15T11:00:00Z".parse().unwrap());
+    let arrival = Arrival::at("2026-06-15T11:00:00Z".parse().unwrap(), None);
+    let binary = decode_binary(used.as_bytes(), &headers, arrival);
     assert_eq!(binary, Ok(Body::One(Ok(event), Some("/gateway 7".to_owned()))));
+}
+
+#[test]
+fn a_uuidv7_of_a_day_that_the_ledger_has_forgotten_is_refused() {
+    let now = NOW.parse().unwrap();
+    let body = r#"{"tenant":"a","feature":"f","tokens":1,"id":"019eca0c-5d1a-7000-8000-0123456789ab"}"#;
+    let read = |ids_since: Option<&str>| {
+        let arrival = Arrival::at(now, ids_since.map(|since| since.parse().unwrap()));
+        match decode(body.as_bytes(), Form::Json, arrival, 1) {
+            Ok(Body::One(event, _)) => event.map(drop).map_err(|faults| text(&faults)),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(read(None), Ok(()));
+    assert_eq!(read(Some("2026-06-15T00:00:00Z")), Ok(()));
+    // What was said long ago makes nothing possible that is too old all the same.
+    assert_eq!(Arrival::at(now, Some(Timestamp::MIN)), Arrival::at(now, None));
+    let refused = read(Some("2026-06-15T12:00:00Z")).unwrap_err();
+    assert!(refused.contains("it must be made after 2026-06-15T12:00:00Z"), "{refused}");
 }

@@ -217,6 +217,16 @@ async fn ids_of_every_kind_count_once_and_a_uuidv7_lies_in_the_partition_of_its_
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn uuids_that_are_alike_but_for_a_byte_are_two_events(pool: PgPool) {
+    add_tenant(&pool, "acme").await;
+    // UUIDv1 of one machine, 2^24 of their ticks apart.
+    let ids = ["0c934f6e-7d1a-11f1-8000-0123456789ab", "0d934f6e-7d1a-11f1-8000-0123456789ab"];
+    let events = ids.map(|id| with_id(event("acme", 1), id));
+    let applied = Counter::new(pool).apply(&[entry(1, events)]).await.unwrap();
+    assert_eq!(applied, Applied { counted: 2, ..Applied::default() });
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn of_two_events_with_one_id_the_first_counts_and_what_the_other_said_is_kept(pool: PgPool) {
     add_tenant(&pool, "acme").await;
     let counter = Counter::new(pool.clone());
