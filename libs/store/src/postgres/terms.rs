@@ -87,7 +87,7 @@ pub(super) async fn put(
         recount::open_period(tx, tenant, since, &calendar).await?;
     }
     let settings = TenantSettings { quota, thresholds, calendar };
-    alerts::review(tx, tenant, &settings, now).await
+    alerts::review(tx, tenant, &settings, now, now).await
 }
 
 /// Writes `quota` to the periods that are over and have had no other, so that an event that comes late is held
