@@ -115,6 +115,14 @@ async fn an_alert_is_listed_with_its_messages_and_can_be_sent_again(pool: PgPool
         (&Value::from(812_345), &Value::from("failed"))
     );
 
+    // A raise of the quota since then is recorded, but was not to be told.
+    sqlx::query(
+        "INSERT INTO alerts (tenant, period_start, period_end, threshold, monthly_quota, total_tokens, kind)
+         SELECT tenant, period_start, period_end, threshold, 2000000, total_tokens, 'recovered' FROM alerts",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
     let again = Conclusion::Again { at: Timestamp::UNIX_EPOCH, why: "Slack answered 500" };
     let arguments = ["resend", "acme", "--channel", "slack"];
     let (output, ()) = tokio::join!(flagmeter(&pool, &arguments), work(&pool, vec![again]));

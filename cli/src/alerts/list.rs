@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use flagmeter_core::number::grouped;
 use flagmeter_core::quota;
 use flagmeter_store::PgPool;
-use flagmeter_store::postgres::deliveries::{self, Alert, Delivery};
+use flagmeter_store::postgres::deliveries::{self, Alert, Delivery, Kind};
 
 /// List a tenant's alerts, the newest first, a line for each message.
 ///
@@ -50,10 +50,10 @@ fn table(alerts: &[Alert]) -> String {
 }
 
 fn rows(alert: &Alert) -> Vec<String> {
-    let what = match alert.kind.as_str() {
-        "crossed" => format!("reached {} %", alert.threshold),
-        "recovered" => format!("below {} %", alert.threshold),
-        other => other.to_owned(),
+    let what = match alert.kind {
+        Kind::Crossed => format!("reached {} %", alert.threshold),
+        Kind::Recovered => format!("below {} %", alert.threshold),
+        Kind::Test => "test".to_owned(),
     };
     let row = |channel: &str, state: &str, detail: String| {
         line([

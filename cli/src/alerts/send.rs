@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use flagmeter_core::period::{BillingDay, BillingPeriod};
 use flagmeter_runtime::clock::Clock;
 use flagmeter_store::PgPool;
-use flagmeter_store::postgres::deliveries::{self, Channel, Delivery, Wanted};
+use flagmeter_store::postgres::deliveries::{self, Channel, Delivery, Kind, Wanted};
 use jiff::tz::TimeZone;
 
 use super::ChannelName;
@@ -23,7 +23,7 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
 pub(super) struct ResendArguments {
     #[command(flatten)]
     common: Common,
-    /// The alert's number, as `flagmeter alerts list` shows it [default: the newest that is no test]
+    /// The alert's number, as `flagmeter alerts list` shows it [default: that of the newest threshold reached]
     #[arg(long, value_name = "NUMBER")]
     alert: Option<i64>,
 }
@@ -57,8 +57,9 @@ pub(super) async fn resend(arguments: ResendArguments, pool: &PgPool) -> anyhow:
         alert
     } else {
         let recent = deliveries::list(pool, tenant, 1_000).await?;
-        // One that was told in place of others, if several thresholds were reached at once.
-        let newest = recent.iter().find(|alert| alert.kind != "test" && alert.superseded_by.is_none());
+        // Recoveries are not told. Of several thresholds reached at once, one is told in place of the others.
+        let newest =
+            recent.iter().find(|alert| alert.kind == Kind::Crossed && alert.superseded_by.is_none());
         newest
             .with_context(|| format!("{tenant} has had no alerts; `flagmeter alerts test` sends a test"))?
             .id

@@ -46,7 +46,8 @@ impl Channel {
 }
 
 /// What a message is about. The values of `alerts.kind`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Kind {
     /// Usage reached a threshold.
     Crossed,

@@ -8,7 +8,7 @@ use jiff_sqlx::ToSqlx;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::Channel;
+use super::{Channel, Kind};
 use crate::{PgPool, StoreError};
 
 /// An alert, as people list it.
@@ -19,8 +19,8 @@ pub struct Alert {
     pub id: i64,
     /// What receivers know it by.
     pub event_id: Uuid,
-    /// `crossed`, `recovered` or `test`.
-    pub kind: String,
+    /// What happened.
+    pub kind: Kind,
     /// In percent of the quota.
     pub threshold: i32,
     /// Tokens used, then.
@@ -119,7 +119,7 @@ pub async fn list(pool: &PgPool, tenant: &str, limit: i64) -> Result<Vec<Alert>,
             alerts.push(Alert {
                 id: row.id,
                 event_id: row.event_id,
-                kind: row.kind,
+                kind: Kind::of(&row.kind),
                 threshold: row.threshold,
                 total_tokens: row.total_tokens,
                 monthly_quota: row.monthly_quota,
