@@ -46,8 +46,8 @@ pub(super) async fn lock(tx: &mut PgConnection, tenant: &str) -> Result<Option<T
 /// Puts `wanted` in force at `now`, in place of `former`. The caller holds the tenant's row, which has the wanted
 /// quota, billing day and zone already.
 ///
-/// - A period that is over keeps the quota that it had.
 /// - Another calendar makes the open period anew.
+/// - A period that is over, by that calendar too, keeps the quota that it had.
 /// - Usage is held against the quota that there is now, whether it is lower or higher.
 pub(super) async fn put(
     tx: &mut PgConnection,
@@ -80,11 +80,12 @@ pub(super) async fn put(
     .execute(&mut *tx)
     .await
     .map_err(StoreError::postgres("write a tenant's terms"))?;
-    if let Some(former) = former.filter(|former| former.quota != quota) {
-        keep_quota(tx, tenant, &former.quota, now).await?;
-    }
     if is_changed && let Some(since) = calendar.history().last().and_then(|(since, _)| since) {
         recount::open_period(tx, tenant, since, &calendar).await?;
+    }
+    // After that: a piece of the open period may be over by it.
+    if let Some(former) = former.filter(|former| former.quota != quota) {
+        keep_quota(tx, tenant, &former.quota, now).await?;
     }
     let settings = TenantSettings { quota, thresholds, calendar };
     alerts::review(tx, tenant, &settings, now, now).await

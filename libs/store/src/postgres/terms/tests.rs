@@ -164,6 +164,15 @@ async fn another_billing_day_makes_the_open_period_anew_and_what_was_billed_stay
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_piece_that_a_new_billing_day_ends_keeps_the_quota_it_had(pool: PgPool) {
+    put(&pool, None, &acme()).await;
+    count(&pool, 1, "chat", 700, "2026-06-05T00:00:00Z").await;
+    put(&pool, Some(&acme()), &TenantRow { billing_day: 15, monthly_quota: 100_000, ..acme() }).await;
+    count(&pool, 2, "chat", 100, "2026-06-14T00:00:00Z").await;
+    assert_eq!(recorded(&pool).await, [line("crossed", 1_000, 800)]);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn thresholds_are_held_against_the_new_open_period(pool: PgPool) {
     put(&pool, None, &acme()).await;
     count(&pool, 1, "chat", 700, "2026-06-05T00:00:00Z").await;
