@@ -175,7 +175,7 @@ impl Notifier {
     /// From a message that was taken to what came of it.
     async fn deliver(&self, taken: Taken) {
         let Some(target) = &taken.target else {
-            let why = "the tenant has no such channel any more, or turned it off";
+            let why = "the tenant has no such channel any more, or turned it off, or was deleted";
             return self.conclude(&taken, Conclusion::Skipped { why }, Outcome::Skipped).await;
         };
         let verdict = match self.open(&taken, target) {

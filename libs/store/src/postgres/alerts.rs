@@ -94,7 +94,7 @@ pub(super) async fn review(
 const LOOK_BACK: SignedDuration = SignedDuration::from_mins(5);
 
 /// [`review`] for each tenant whose quota has changed by itself after `since`, or a bit before it, because a boost began
-/// or ended. Answers how many there were.
+/// or ended. Answers how many there were. A tenant whose resource is gone is told nothing.
 ///
 /// Several may do so at once, and again: what is recorded is not recorded twice.
 ///
@@ -104,7 +104,10 @@ const LOOK_BACK: SignedDuration = SignedDuration::from_mins(5);
 pub async fn review_edges(pool: &PgPool, since: Timestamp, now: Timestamp) -> Result<usize, StoreError> {
     let since = since - LOOK_BACK;
     let rows = sqlx::query!(
-        "SELECT id, monthly_quota, quota_boosts FROM tenants WHERE quota_boosts <> '[]' ORDER BY id"
+        "SELECT id, monthly_quota, quota_boosts
+         FROM tenants
+         WHERE quota_boosts <> '[]' AND detached_at IS NULL
+         ORDER BY id"
     )
     .fetch_all(pool)
     .await
@@ -129,6 +132,7 @@ pub async fn review_all(pool: &PgPool, now: Timestamp) -> Result<usize, StoreErr
                   COALESCE(max(usage_periods.total_tokens) FILTER (WHERE period_end > $1::timestamptz), 0) AS "used!"
            FROM tenants
            JOIN usage_periods ON usage_periods.tenant = tenants.id
+           WHERE tenants.detached_at IS NULL
            GROUP BY tenants.id
            ORDER BY tenants.id"#,
         now.to_sqlx() as jiff_sqlx::Timestamp,

@@ -113,7 +113,7 @@ pub struct Taken {
     pub period_start: Timestamp,
     /// The first instant of the next one.
     pub period_end: Timestamp,
-    /// Where it goes; `None` if the tenant has no such channel any more, or turned it off.
+    /// Where it goes; `None` if the tenant has no such channel any more, or turned it off, or is gone itself.
     pub target: Option<Target>,
 }
 
@@ -172,9 +172,11 @@ pub async fn take(pool: &PgPool, now: Timestamp, lease: SignedDuration) -> Resul
            JOIN alerts ON alerts.id = due.alert
            JOIN tenants ON tenants.id = alerts.tenant
            LEFT JOIN slack_webhooks AS slack
-                ON slack.tenant = alerts.tenant AND slack.enabled AND due.channel = 'slack'
+                ON slack.tenant = tenants.id AND slack.enabled AND due.channel = 'slack'
+                   AND tenants.detached_at IS NULL
            LEFT JOIN webhooks AS webhook
-                ON webhook.tenant = alerts.tenant AND webhook.enabled AND due.channel = 'webhook'
+                ON webhook.tenant = tenants.id AND webhook.enabled AND due.channel = 'webhook'
+                   AND tenants.detached_at IS NULL
            WHERE delivery.alert = due.alert AND delivery.channel = due.channel
            RETURNING delivery.alert,
                      delivery.channel,

@@ -226,6 +226,14 @@ async fn a_boost_that_ended_with_its_period_while_nobody_looked_is_found_by_the_
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_tenant_whose_resource_is_gone_is_not_looked_at(pool: PgPool) {
+    use_and_boost(&pool, 900, "2026-06-20T00:00:00Z").await;
+    set(&pool, "detached_at = now()").await;
+    assert_eq!(edges(&pool, "2026-06-09T23:59:30Z", "2026-06-10T00:00:30Z").await, 0);
+    assert_eq!(review_all(&pool, noon()).await.unwrap(), 0);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_period_that_is_over_is_not_held_against_thresholds_that_came_later(pool: PgPool) {
     add_watched(&pool, &[80]).await;
     count(&pool, &[entry(1, [event("acme", 700)])]).await;

@@ -98,6 +98,15 @@ async fn a_channel_that_was_turned_off_has_no_target(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_tenant_whose_resource_is_gone_has_no_target(pool: PgPool) {
+    outbox(&pool).await;
+    sqlx::query!("UPDATE tenants SET detached_at = now()").execute(&pool).await.unwrap();
+    for _ in Channel::ALL {
+        assert_eq!(take(&pool, at(testing::NOON), LEASE).await.unwrap().unwrap().target, None);
+    }
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_url_gets_a_message_at_a_time_and_none_while_it_is_held(pool: PgPool) {
     let noon = at(testing::NOON);
     let second = SignedDuration::from_secs(1);
