@@ -245,8 +245,9 @@ async fn sixteen_notifiers_at_once_send_one_message(pool: PgPool) {
     let shutdown = CancellationToken::new();
     let tasks: Vec<_> = (0..16)
         .map(|_| {
+            let own = testing::own_connection(&pool);
             let (notifier, shutdown) =
-                (Arc::new(notifier(&pool, noon(), Poster::new(true))), shutdown.clone());
+                (Arc::new(notifier(&own, noon(), Poster::new(true))), shutdown.clone());
             tokio::spawn(async move { notifier.run(&shutdown).await })
         })
         .collect();

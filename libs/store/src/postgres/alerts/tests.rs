@@ -1,9 +1,13 @@
+use std::sync::Arc;
+
 use flagmeter_core::event::UsageEvent;
+use tokio::sync::Barrier;
+use tokio::task::JoinSet;
 
 use super::*;
 use crate::postgres::audit::books;
 use crate::postgres::batch::{Counter, Entry};
-use crate::testing::{NOON, add_tenant, entry, event, reversal_of, with_id};
+use crate::testing::{NOON, add_tenant, entry, event, own_connection, reversal_of, with_id};
 
 /// What is recorded, oldest first: kind, threshold, quota, total.
 async fn recorded_of(pool: &PgPool, tenant: &str) -> Vec<(String, i32, i64, i64)> {
@@ -97,13 +101,18 @@ async fn of_several_crossed_at_once_the_highest_is_told_and_all_are_recorded(poo
 async fn sixteen_workers_that_cross_at_once_record_it_once(pool: PgPool) {
     add_watched(&pool, &[80]).await;
     // Together they reach 1,600 of 1,000; which of them crosses is chance.
-    let workers = (1..=16).map(|number| {
-        let pool = pool.clone();
-        async move { Counter::new(pool).apply(&[entry(number, [event("acme", 100)])]).await.unwrap() }
-    });
-    let mut tasks = tokio::task::JoinSet::new();
-    workers.for_each(|worker| drop(tasks.spawn(worker)));
-    tasks.join_all().await;
+    let barrier = Arc::new(Barrier::new(16));
+    let mut workers = JoinSet::new();
+    for number in 1..=16 {
+        let (counter, barrier) = (Counter::new(own_connection(&pool)), Arc::clone(&barrier));
+        workers.spawn(async move {
+            // Connected, and with all that a counter finds out first, each waits for the others.
+            counter.apply(&[]).await.unwrap();
+            barrier.wait().await;
+            counter.apply(&[entry(number, [event("acme", 100)])]).await.unwrap()
+        });
+    }
+    workers.join_all().await;
     assert_eq!(recorded_of(&pool, "acme").await, [crossed(80, 1_000, 800)]);
     assert_eq!(messages(&pool).await.len(), 2);
 }
