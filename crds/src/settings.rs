@@ -127,9 +127,11 @@ pub fn thresholds(spec: &TenantSpec) -> Result<Thresholds, InvalidSetting> {
 pub fn webhook_url(text: &str, allow_http: bool) -> Option<String> {
     let text = text.trim();
     let uri: Uri = text.parse().ok().filter(|_| text.len() <= MAX_URL_LENGTH)?;
-    let host = uri.host().is_some_and(|host| !host.is_empty());
+    let authority = uri.authority().filter(|authority| !authority.host().is_empty())?;
+    // `99999` is digits, as the API server asks for, and no port.
+    let port = authority.as_str().trim_end_matches(':').ends_with(authority.host()) || authority.port_u16().is_some();
     let scheme = uri.scheme_str() == Some("https") || (allow_http && uri.scheme_str() == Some("http"));
-    (scheme && host).then(|| text.to_owned())
+    (scheme && port).then(|| text.to_owned())
 }
 
 #[cfg(test)]
@@ -151,6 +153,16 @@ mod tests {
         let quota = checked_quota(&spec(&json!([boost]), &json!([]))).unwrap();
         let at = |text: &str| quota.at(text.parse().unwrap());
         assert_eq!((at("2026-03-15T00:00:00Z"), at("2026-03-20T00:00:00Z")), (1_500, 1_000));
+    }
+
+    #[test]
+    fn a_url_has_a_host_and_a_port_that_is_one() {
+        for url in ["https://a", "https://a:", "https://a:8443/x", "https://user:word@a", "https://[::1]", " https://a\n"] {
+            assert_eq!(webhook_url(url, false).as_deref(), Some(url.trim()), "{url:?}");
+        }
+        for url in ["", "a", "https://", "https:///x", "https://:80", "https://a:99999", "http://a"] {
+            assert_eq!(webhook_url(url, false), None, "{url:?}");
+        }
     }
 
     #[test]

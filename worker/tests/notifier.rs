@@ -156,6 +156,18 @@ async fn an_alert_is_one_message_however_often_it_is_looked_for(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_password_in_a_url_is_sent_as_basic_authentication(pool: PgPool) {
+    let receiver = Receiver::start([OK]).await;
+    add_webhook(&pool, "acme", &format!("http://user:p%40ss@127.0.0.1:{}/x", receiver.port())).await;
+    let alert = cross(&pool, "acme", "webhook").await;
+    assert_eq!(send_due(&pool, noon()).await, 1);
+    assert_eq!(outcome(&pool, alert).await.0, "delivered");
+    let headers = &receiver.received()[0].headers;
+    assert_eq!(headers["authorization"], "Basic dXNlcjpwQHNz");
+    assert_eq!(headers["host"], format!("127.0.0.1:{}", receiver.port()));
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
 async fn what_slack_answers_decides_what_happens_next(pool: PgPool) {
     let elsewhere = Receiver::start([OK]).await;
     let location: &'static str =
@@ -479,7 +491,10 @@ async fn no_log_and_no_error_holds_a_url_or_a_secret(pool: PgPool) {
     let receiver =
         Receiver::start([Behaviour::Answer(500, "Retry-After: 1\r\n", "s3cret-part"), Behaviour::Reset])
             .await;
-    for url in [receiver.url(), "http://s3cret-part.invalid/".to_owned(), "s3cret-part".to_owned()] {
+    let with_password = receiver.url().replace("http://", "http://user:s3cret-part@");
+    for url in
+        [receiver.url(), with_password, "http://s3cret-part.invalid/".to_owned(), "s3cret-part".to_owned()]
+    {
         let tenant = format!("tenant-{}", url.len());
         add_webhook(&pool, &tenant, &url).await;
         let alert = cross(&pool, &tenant, "webhook").await;
@@ -491,7 +506,8 @@ async fn no_log_and_no_error_holds_a_url_or_a_secret(pool: PgPool) {
     }
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     assert!(log.contains("an alert of tenant-") && log.contains("failed to deliver"), "{log}");
-    for secret in ["s3cret-part", &SECRET[6..], &OLDER_SECRET[6..]] {
+    let password = "dXNlcjpzM2NyZXQtcGFydA==";
+    for secret in ["s3cret-part", password, &SECRET[6..], &OLDER_SECRET[6..]] {
         assert!(!log.contains(secret), "{secret} is in the log");
     }
 }
