@@ -5,9 +5,11 @@
 //! for longer than the lease, between the receiver's answer and the commit that says so. To a webhook the second
 //! has the same `webhook-id`.
 //!
+//! - [`line`] is where those wait whose turn it is not.
 //! - [`message`] is what an alert says; [`slack`] and [`webhook`] are its forms, and what answers mean.
 //! - [`post`] is one request to a URL that a tenant chose.
 
+mod line;
 mod message;
 pub mod post;
 mod slack;
@@ -28,13 +30,14 @@ use flagmeter_store::{PgPool, StoreError, postgres};
 use http::{HeaderName, HeaderValue};
 use jiff::{SignedDuration, Timestamp};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+pub use self::line::Line;
 use self::message::Message;
 use self::post::{Answer, Poster};
 use self::webhook::Key;
-use crate::metrics::{Deliveries, Outcome};
+use crate::metrics::Deliveries;
 
 /// How long a message is one worker's. A request takes 10 seconds at most; the rest is for PostgreSQL to come back, so
 /// that what came of it can be written.
@@ -72,6 +75,8 @@ pub struct Notifier {
     pub sealer: Sealer,
     /// Sends.
     pub poster: Poster,
+    /// Those who wait for their turn.
+    pub line: Line,
     /// Says when it is.
     pub clock: Clock,
     /// What it counts about itself.
@@ -104,6 +109,8 @@ impl Verdict {
 /// What is needed to send a message, opened. It has no `Debug`: nothing of it may be printed.
 struct Opened {
     url: String,
+    /// By which its turns are known.
+    fingerprint: String,
     keys: Vec<Key>,
 }
 
@@ -174,38 +181,42 @@ impl Notifier {
 
     /// From a message that was taken to what came of it.
     async fn deliver(&self, taken: Taken) {
+        let conclusion = match self.admit(&taken).await {
+            Ok(opened) => self.send(&taken, &opened).await,
+            Err(conclusion) => conclusion,
+        };
+        self.conclude(&taken, &conclusion).await;
+    }
+
+    /// Whether the message may go now: there is somebody to send it to, and it is the URL's turn. If not, what becomes
+    /// of it.
+    async fn admit(&self, taken: &Taken) -> Result<Opened, Conclusion> {
         let Some(target) = &taken.target else {
-            let why = "the tenant has no such channel any more, or turned it off, or was deleted";
-            return self.conclude(&taken, Conclusion::Skipped { why }, Outcome::Skipped).await;
+            let why = "the tenant has no such channel any more, or turned it off, or was deleted".to_owned();
+            return Err(Conclusion::Skipped { why });
         };
-        let verdict = match self.open(&taken, target) {
-            Err(verdict) => verdict,
-            Ok(opened) => {
-                let exhaustion = self.exhaustion(&taken).await;
-                // The same text for every tenant, so that all who share a channel share its turns.
-                let fingerprint = self.sealer.fingerprint("", &opened.url);
-                match deliveries::take_turn(&self.pool, &fingerprint, self.clock.now(), PAUSE).await {
-                    // Whatever PostgreSQL took so long for, another worker may be about to take the message.
-                    Ok(Ok(())) if taken.leased_until.duration_since(self.clock.now()) < NEEDED => {
-                        let at = self.clock.now();
-                        return self.conclude(&taken, Conclusion::PutBack { at }, Outcome::PutBack).await;
-                    }
-                    Ok(Ok(())) => self.send(&taken, exhaustion, &opened, &fingerprint).await,
-                    Ok(Err(at)) => {
-                        return self.conclude(&taken, Conclusion::PutBack { at }, Outcome::PutBack).await;
-                    }
-                    // The lease passes, and somebody tries again.
-                    Err(error) => {
-                        return tracing::warn!(
-                            error = &error as &dyn std::error::Error,
-                            alert = taken.alert,
-                            "failed to take a turn"
-                        );
-                    }
-                }
+        let opened = self.open(taken, target).map_err(|verdict| self.settle(taken, verdict))?;
+        let now = self.clock.now();
+        match deliveries::take_turn(&self.pool, &opened.fingerprint, now, PAUSE).await {
+            Ok(Ok(())) => Ok(opened),
+            Ok(Err(at)) => {
+                let at = self.line.place(&opened.fingerprint, at);
+                Err(if delivery::may_wait(taken.tried_since, at) {
+                    Conclusion::PutBack { at }
+                } else {
+                    let why = "its receiver asked for rest, or others went first, until the day was over";
+                    Conclusion::GivenUp { why: why.to_owned() }
+                })
             }
-        };
-        self.settle(&taken, &verdict).await;
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    alert = taken.alert,
+                    "failed to take a turn"
+                );
+                Err(Conclusion::PutBack { at: now + PAUSE })
+            }
+        }
     }
 
     /// The URL and the keys, in memory for as long as the message is under way.
@@ -223,7 +234,9 @@ impl Notifier {
                 Verdict::refused("the webhook's secret is not `whsec_` and base64 of 24 to 64 bytes; correct it in its Secret")
             })?);
         }
-        Ok(Opened { url, keys })
+        // The same text for every tenant, so that all who share a channel share its turns.
+        let fingerprint = self.sealer.fingerprint("", &url);
+        Ok(Opened { url, fingerprint, keys })
     }
 
     /// When the quota will be used up, if that can be said.
@@ -234,19 +247,19 @@ impl Notifier {
             return None;
         }
         let days = projection::days(now);
-        let sums = timeout(READING_LIMIT, series::sums(&self.pool, &taken.tenant, None, &days)).await;
-        let recent = Recent::new(now, &sums.ok()?.ok()?);
+        let sums = series::sums(&self.pool, &taken.tenant, None, &days, READING_LIMIT).await;
+        let recent = Recent::new(now, &sums.ok()?);
         Projection::of(taken.total_tokens, taken.monthly_quota, &period, Some(&recent), now).exhaustion()
     }
 
-    async fn send(
-        &self,
-        taken: &Taken,
-        exhaustion: Option<Timestamp>,
-        opened: &Opened,
-        fingerprint: &str,
-    ) -> Verdict {
+    /// Sends a message whose turn it is.
+    async fn send(&self, taken: &Taken, opened: &Opened) -> Conclusion {
+        let exhaustion = self.exhaustion(taken).await;
         let now = self.clock.now();
+        if taken.leased_until.duration_since(now) < NEEDED {
+            // Whatever PostgreSQL took so long for, another worker may be about to take the message.
+            return Conclusion::PutBack { at: now };
+        }
         let message = Message { taken, exhaustion, public_url: self.public_url.as_deref() };
         let (headers, body) = compose(&message, &opened.keys, now);
         let mut verdict = match self.poster.post(&opened.url, headers, body).await {
@@ -264,36 +277,33 @@ impl Notifier {
         if let Attempt::Failed { retry_after: Some(asked) } = verdict.attempt {
             verdict.why = format!("{}, and asked to wait {} s", verdict.why, asked.as_secs());
             let until = self.clock.now() + asked.min(LONGEST_WAIT);
-            if let Err(error) = deliveries::hold(&self.pool, fingerprint, until).await {
+            if let Err(error) = deliveries::hold(&self.pool, &opened.fingerprint, until).await {
                 // This message waits all the same; others to the URL will be told so, too.
                 tracing::warn!(error = &error as &dyn std::error::Error, "failed to hold messages to a URL");
             }
         }
-        verdict
+        self.settle(taken, verdict)
     }
 
-    /// Decides what happens next, and writes it.
-    async fn settle(&self, taken: &Taken, verdict: &Verdict) {
+    /// Decides what happens next.
+    fn settle(&self, taken: &Taken, verdict: Verdict) -> Conclusion {
         let now = self.clock.now();
         let patience = if taken.kind == Kind::Test { Patience::Once } else { Patience::Day };
         // Each RandomState has keys of its own, so the hash of nothing is a number of chance.
         let chance =
             f64::from(u32::try_from(RandomState::new().hash_one(()) % 1_000).unwrap_or_default()) / 1_000.0;
-        let why = verdict.why.as_str();
-        let given_up = format!("given up: {why}");
-        let next = delivery::next(verdict.attempt, patience, taken.attempts, taken.tried_since, now, chance);
-        let (conclusion, outcome) = match next {
-            Next::Delivered => (Conclusion::Delivered(now), Outcome::Delivered),
-            Next::Failed => (Conclusion::Failed { why }, Outcome::Failed),
-            Next::GivenUp if patience == Patience::Once => (Conclusion::Failed { why }, Outcome::Failed),
-            Next::GivenUp => (Conclusion::Failed { why: &given_up }, Outcome::GivenUp),
-            Next::Again(wait) => (Conclusion::Again { at: now + wait, why }, Outcome::Retried),
-        };
-        self.conclude(taken, conclusion, outcome).await;
+        let Verdict { attempt, why } = verdict;
+        match delivery::next(attempt, patience, taken.attempts, taken.tried_since, now, chance) {
+            Next::Delivered => Conclusion::Delivered(now),
+            Next::Failed => Conclusion::Failed { why },
+            Next::GivenUp if patience == Patience::Once => Conclusion::Failed { why },
+            Next::GivenUp => Conclusion::GivenUp { why },
+            Next::Again(wait) => Conclusion::Again { at: now + wait, why },
+        }
     }
 
     /// Writes what came of a message, as long as the message is this worker's.
-    async fn conclude(&self, taken: &Taken, conclusion: Conclusion<'_>, outcome: Outcome) {
+    async fn conclude(&self, taken: &Taken, conclusion: &Conclusion) {
         let begun = Instant::now();
         let mut wait = Duration::from_millis(100);
         loop {
@@ -316,7 +326,7 @@ impl Notifier {
                 }
             }
         }
-        self.metrics.ended(taken.channel, outcome);
+        self.metrics.ended(taken.channel, conclusion);
         let (alert, channel, attempts) = (taken.alert, taken.channel.as_str(), taken.attempts);
         let tenant = taken.tenant.as_str();
         macro_rules! say {
@@ -326,7 +336,7 @@ impl Notifier {
         }
         match conclusion {
             Conclusion::Delivered(_) => say!(info, "delivered an alert of {tenant}"),
-            Conclusion::Failed { why } => say!(error, why, "failed to deliver an alert of {tenant}"),
+            Conclusion::Failed { why } | Conclusion::GivenUp { why } => say!(error, why, "failed to deliver an alert of {tenant}"),
             Conclusion::Again { why, .. } => say!(warn, why, "an alert of {tenant} is tried again"),
             Conclusion::Skipped { why } => say!(info, why, "an alert of {tenant} goes nowhere"),
             Conclusion::PutBack { .. } => {}
@@ -342,6 +352,7 @@ impl Notifier {
                 tracing::warn!(error = &error as &dyn std::error::Error, "failed to measure the outbox");
             }
         }
+        self.line.forget(now);
         if let Err(error) = deliveries::forget_turns(&self.pool, now - TURNS_KEPT).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "failed to forget turns");
         }

@@ -13,7 +13,7 @@ use flagmeter_store::sealed::Sealer;
 use flagmeter_store::{PgPool, testing};
 use flagmeter_worker::metrics::Deliveries;
 use flagmeter_worker::notifier::post::Poster;
-use flagmeter_worker::notifier::{LEASE, Notifier, PAUSE};
+use flagmeter_worker::notifier::{LEASE, Line, Notifier, PAUSE};
 use jiff::{SignedDuration, Timestamp};
 use receiver::{Behaviour, Receiver};
 use serde_json::{Value, json};
@@ -45,6 +45,7 @@ fn notifier(pool: &PgPool, at: Timestamp, poster: Poster) -> Notifier {
         pool: pool.clone(),
         sealer: sealer(),
         poster,
+        line: Line::default(),
         clock: Clock::fixed(at),
         metrics: Deliveries::register(&prometheus::Registry::new()).unwrap(),
         public_url: None,
@@ -336,6 +337,61 @@ async fn one_url_gets_about_a_message_a_second_whoever_sends_it_and_none_while_i
     for alert in alerts {
         assert_eq!(outcome(&pool, alert).await.0, "delivered");
     }
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_message_that_only_waits_for_others_is_given_up_after_a_day_too(pool: PgPool) {
+    let receiver = Receiver::start([OK]).await;
+    add_slack(&pool, "acme", &receiver.url()).await;
+    let alert = cross(&pool, "acme", "slack").await;
+    let hold = async |until: Timestamp| {
+        let url = sealer().fingerprint("", &receiver.url());
+        flagmeter_store::postgres::deliveries::hold(&pool, &url, until).await.unwrap();
+    };
+    for seconds in [0, 43_200] {
+        hold(later(seconds + 43_200)).await;
+        assert_eq!(send_due(&pool, later(seconds)).await, 1);
+        let (state, attempts, next, _) = outcome(&pool, alert).await;
+        assert_eq!((state.as_str(), attempts, next), ("pending", 0, seconds + 43_200));
+    }
+    hold(later(86_401)).await;
+    assert_eq!(send_due(&pool, later(86_400)).await, 1);
+    let (state, _, _, error) = outcome(&pool, alert).await;
+    assert!(state == "failed" && error.starts_with("given up: "), "{state}: {error}");
+    assert!(receiver.received().is_empty());
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn those_who_wait_for_a_url_come_one_after_another_and_only_whose_turn_it_is_has_its_usage_summed(
+    pool: PgPool,
+) {
+    let receiver = Receiver::start([OK]).await;
+    let mut alerts = Vec::new();
+    for tenant in ["acme", "globex", "initech", "umbrella"] {
+        add_slack(&pool, tenant, &receiver.url()).await;
+        alerts.push(cross(&pool, tenant, "slack").await);
+    }
+    let own = testing::own_connection(&pool);
+    assert_eq!(send_due(&own, noon()).await, 4);
+    let mut waits = Vec::new();
+    for alert in &alerts {
+        let (state, _, seconds, _) = outcome(&pool, *alert).await;
+        waits.extend((state == "pending").then_some(seconds));
+    }
+    waits.sort_unstable();
+    assert_eq!((receiver.received().len(), waits), (1, vec![1, 2, 3]));
+    for seconds in 1..=3 {
+        assert_eq!(send_due(&own, later(seconds)).await, 1, "after {seconds} s");
+    }
+    assert_eq!(receiver.received().len(), 4);
+    // What a connection did is known to the others at once if it is asked to say so.
+    sqlx::query("SELECT pg_stat_force_next_flush()").execute(&own).await.unwrap();
+    let sums: i64 =
+        sqlx::query_scalar("SELECT seq_scan + idx_scan FROM pg_stat_user_tables WHERE relname = 'rollups'")
+            .fetch_one(&own)
+            .await
+            .unwrap();
+    assert_eq!(sums, 4);
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]

@@ -81,6 +81,12 @@ pub fn next(
     Next::Again(wait.max(asked).min(left))
 }
 
+/// Whether a message that is tried since `since` may let others go first until `at`. If not, it is given up.
+#[must_use]
+pub fn may_wait(since: Timestamp, at: Timestamp) -> bool {
+    at.duration_since(since) <= GIVE_UP_AFTER
+}
+
 /// The wait that a `Retry-After` header asks for at `now`: seconds, or a date in any of the three forms of
 /// RFC 9110, section 5.6.7. `None` if it is neither; zero for a date that is past.
 #[must_use]
@@ -142,6 +148,12 @@ mod tests {
         assert_eq!(after(30, day + 1, 0.0, FAILED), Next::GivenUp);
         let asked = Attempt::Failed { retry_after: Some(SignedDuration::from_secs(61)) };
         assert_eq!(after(30, day - 60, 0.0, asked), Next::GivenUp, "not before it was asked to");
+    }
+
+    #[test]
+    fn others_go_first_for_a_day_at_most() {
+        assert!(may_wait(SINCE, SINCE + GIVE_UP_AFTER));
+        assert!(!may_wait(SINCE, SINCE + GIVE_UP_AFTER + SignedDuration::from_secs(1)));
     }
 
     #[test]

@@ -117,27 +117,32 @@ pub struct Taken {
     pub target: Option<Target>,
 }
 
-/// What came of an attempt, for [`conclude`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Conclusion<'a> {
+/// What came of an attempt, for [`conclude`]. `why` is for people: neither a URL nor a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Conclusion {
     /// It was taken, at this time.
     Delivered(Timestamp),
-    /// It is not tried again.
+    /// It will never be taken.
     Failed {
-        /// Why, for people: neither a URL nor a secret.
-        why: &'a str,
+        /// Why.
+        why: String,
+    },
+    /// It was tried for long enough.
+    GivenUp {
+        /// Why the last attempt failed.
+        why: String,
     },
     /// There is nobody to send it to.
     Skipped {
         /// Why.
-        why: &'a str,
+        why: String,
     },
     /// It is tried again.
     Again {
         /// When.
         at: Timestamp,
         /// Why.
-        why: &'a str,
+        why: String,
     },
     /// It was not tried: others go first.
     PutBack {
@@ -231,13 +236,14 @@ pub async fn take(pool: &PgPool, now: Timestamp, lease: SignedDuration) -> Resul
 /// # Errors
 ///
 /// [`StoreError::Postgres`]; the same call may be made again.
-pub async fn conclude(pool: &PgPool, taken: &Taken, conclusion: Conclusion<'_>) -> Result<bool, StoreError> {
+pub async fn conclude(pool: &PgPool, taken: &Taken, conclusion: &Conclusion) -> Result<bool, StoreError> {
     let (state, why, next_attempt_at, delivered_at) = match conclusion {
-        Conclusion::Delivered(at) => ("delivered", None, None, Some(at)),
-        Conclusion::Failed { why } => ("failed", Some(why), None, None),
-        Conclusion::Skipped { why } => ("skipped", Some(why), None, None),
-        Conclusion::Again { at, why } => ("pending", Some(why), Some(at), None),
-        Conclusion::PutBack { at } => ("pending", None, Some(at), None),
+        Conclusion::Delivered(at) => ("delivered", None, None, Some(*at)),
+        Conclusion::Failed { why } => ("failed", Some(why.clone()), None, None),
+        Conclusion::GivenUp { why } => ("failed", Some(format!("given up: {why}")), None, None),
+        Conclusion::Skipped { why } => ("skipped", Some(why.clone()), None, None),
+        Conclusion::Again { at, why } => ("pending", Some(why.clone()), Some(*at), None),
+        Conclusion::PutBack { at } => ("pending", None, Some(*at), None),
     };
     let put_back = matches!(conclusion, Conclusion::PutBack { .. });
     sqlx::query!(

@@ -45,8 +45,8 @@ async fn a_message_is_taken_by_one_and_by_the_next_only_when_the_lease_is_over(p
     let again = take(&pool, later, LEASE).await.unwrap().unwrap();
     let lost = if again.channel == first.channel { &first } else { &second };
     assert_eq!((again.attempts, lost.attempts, again.event_id), (2, 1, lost.event_id));
-    assert!(!conclude(&pool, lost, Conclusion::Delivered(later)).await.unwrap(), "the lease went to another");
-    assert!(conclude(&pool, &again, Conclusion::Delivered(later)).await.unwrap());
+    assert!(!conclude(&pool, lost, &Conclusion::Delivered(later)).await.unwrap(), "the lease went to another");
+    assert!(conclude(&pool, &again, &Conclusion::Delivered(later)).await.unwrap());
     assert_eq!(delivery(&pool, again.channel).await.state, "delivered");
 }
 
@@ -56,7 +56,7 @@ async fn what_came_of_a_message_is_kept_and_sending_it_again_begins_anew(pool: P
     let noon = at(testing::NOON);
     let taken = take(&pool, noon, LEASE).await.unwrap().unwrap();
     let next = noon + SignedDuration::from_secs(5);
-    assert!(conclude(&pool, &taken, Conclusion::Again { at: next, why: "it slept" }).await.unwrap());
+    assert!(conclude(&pool, &taken, &Conclusion::Again { at: next, why: "it slept".into() }).await.unwrap());
     let found = delivery(&pool, taken.channel).await;
     assert_eq!(
         (found.attempts, found.next_attempt_at, found.last_error.as_deref()),
@@ -70,12 +70,12 @@ async fn what_came_of_a_message_is_kept_and_sending_it_again_begins_anew(pool: P
         }
     };
     let at = next + SignedDuration::from_secs(1);
-    assert!(conclude(&pool, &taken, Conclusion::PutBack { at }).await.unwrap());
+    assert!(conclude(&pool, &taken, &Conclusion::PutBack { at }).await.unwrap());
     let found = delivery(&pool, taken.channel).await;
     assert_eq!((found.attempts, found.last_error.as_deref()), (1, Some("it slept")), "it was not tried");
 
     let taken = take(&pool, at, LEASE).await.unwrap().unwrap();
-    assert!(conclude(&pool, &taken, Conclusion::Failed { why: "gone" }).await.unwrap());
+    assert!(conclude(&pool, &taken, &Conclusion::Failed { why: "gone".into() }).await.unwrap());
     assert_eq!(delivery(&pool, taken.channel).await.state, "failed");
 
     let wanted = Wanted { tenant: "acme", alert, channel: Some(taken.channel) };
