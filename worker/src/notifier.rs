@@ -249,7 +249,9 @@ impl Notifier {
         let days = projection::days(now);
         let sums = series::sums(&self.pool, &taken.tenant, None, &days, READING_LIMIT).await;
         let recent = Recent::new(now, &sums.ok()?);
-        Projection::of(taken.total_tokens, taken.monthly_quota, &period, Some(&recent), now).exhaustion()
+        // What is told was used then, however long ago that is.
+        let (used, then) = (taken.total_tokens, taken.created_at);
+        Projection::of(used, &taken.quota, &period, Some(&recent), then).exhaustion().filter(|end| now < *end)
     }
 
     /// Sends a message whose turn it is.

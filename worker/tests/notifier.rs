@@ -459,23 +459,26 @@ async fn over_https_the_receiver_must_be_who_it_says(pool: PgPool) {
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
 async fn a_message_says_when_the_quota_will_be_used_up_if_usage_is_steady(pool: PgPool) {
-    let receiver = Receiver::start([OK]).await;
+    let receiver = Receiver::start([Behaviour::Answer(500, "", ""), OK]).await;
     add_webhook(&pool, "acme", &receiver.url()).await;
     // 30,000 tokens a day: the 187,655 that are left last for six days and some hours.
     sqlx::query(
         "INSERT INTO rollups (tenant, feature, minute, total_tokens)
          SELECT 'acme', 'gpt-4', $1::timestamptz - interval '12 hours' - day * interval '1 day', 30000
-         FROM generate_series(0, 6) AS day",
+         FROM generate_series(-1, 6) AS day",
     )
     .bind(testing::NOON)
     .execute(&pool)
     .await
     .unwrap();
     cross(&pool, "acme", "webhook").await;
-    assert_eq!(send_due(&pool, noon()).await, 1);
-    let said = receiver.received()[0].json();
-    let exhaustion = said["data"]["projectedExhaustion"].as_str().unwrap();
-    assert!(exhaustion.starts_with("2026-06-21T1"), "{said}");
+    // Sent at once, or twenty hours later: it tells what was used then, and so when that will be all.
+    for (number, seconds) in [0, 72_000].into_iter().enumerate() {
+        assert_eq!(send_due(&pool, later(seconds)).await, 1);
+        let said = receiver.received()[number].json();
+        let exhaustion = said["data"]["projectedExhaustion"].as_str().unwrap();
+        assert!(exhaustion.starts_with("2026-06-21T1"), "{said}");
+    }
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]

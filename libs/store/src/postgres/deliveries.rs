@@ -8,12 +8,14 @@
 
 mod desk;
 
+use flagmeter_core::quota::Quota;
 use jiff::{SignedDuration, Timestamp};
 use jiff_sqlx::ToSqlx;
 use serde::Serialize;
 use uuid::Uuid;
 
 pub use self::desk::{Alert, Delivery, Told, Wanted, add_test, find, find_terms, list, newest, resend};
+use super::settings;
 use crate::{PgPool, StoreError};
 
 /// The ways to a receiver. The values of `alert_deliveries.channel`.
@@ -107,6 +109,8 @@ pub struct Taken {
     pub threshold: i32,
     /// Tokens a billing period, then.
     pub monthly_quota: i64,
+    /// What the tenant may use by now, and will.
+    pub quota: Quota,
     /// Tokens used, then.
     pub total_tokens: i64,
     /// The first instant of the billing period.
@@ -196,6 +200,8 @@ pub async fn take(pool: &PgPool, now: Timestamp, lease: SignedDuration) -> Resul
                      tenants.time_zone,
                      alerts.threshold,
                      alerts.monthly_quota,
+                     tenants.monthly_quota AS base_quota,
+                     tenants.quota_boosts,
                      alerts.total_tokens,
                      alerts.period_start AS "period_start: jiff_sqlx::Timestamp",
                      alerts.period_end AS "period_end: jiff_sqlx::Timestamp",
@@ -223,6 +229,7 @@ pub async fn take(pool: &PgPool, now: Timestamp, lease: SignedDuration) -> Resul
         time_zone: row.time_zone,
         threshold: row.threshold,
         monthly_quota: row.monthly_quota,
+        quota: settings::quota(row.base_quota, row.quota_boosts),
         total_tokens: row.total_tokens,
         period_start: row.period_start.to_jiff(),
         period_end: row.period_end.to_jiff(),

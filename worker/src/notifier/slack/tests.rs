@@ -1,3 +1,4 @@
+use flagmeter_core::quota::Quota;
 use flagmeter_store::postgres::deliveries::{Channel, Kind, Taken};
 use http::StatusCode;
 use jiff::Timestamp;
@@ -23,6 +24,7 @@ fn taken() -> Taken {
         time_zone: "Europe/Berlin".to_owned(),
         threshold: 80,
         monthly_quota: 1_000_000,
+        quota: Quota { base: 1_000_000, boosts: Vec::new() },
         total_tokens: 812_345,
         period_start: at("2026-11-14T23:00:00Z"),
         period_end: at("2026-12-14T23:00:00Z"),
