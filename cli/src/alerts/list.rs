@@ -8,6 +8,8 @@ use flagmeter_core::quota;
 use flagmeter_store::PgPool;
 use flagmeter_store::postgres::deliveries::{self, Alert, Delivery, Kind};
 
+use super::no_tenant;
+
 /// List a tenant's alerts, the newest first, a line for each message.
 ///
 /// Exit code 0; 1 if there is no such tenant.
@@ -27,8 +29,8 @@ pub(super) async fn run(arguments: Arguments, pool: &PgPool) -> anyhow::Result<E
     let alerts = deliveries::list(pool, &arguments.tenant, arguments.limit.into())
         .await
         .context("the alerts could not be read; is DATABASE_URL right, and the database migrated?")?;
-    if alerts.is_empty() && deliveries::find_terms(pool, &arguments.tenant).await?.is_none() {
-        bail!("there is no tenant {:?}; `flagmeter audit` lists those there are", arguments.tenant);
+    if alerts.is_empty() && !deliveries::exists(pool, &arguments.tenant).await? {
+        bail!(no_tenant(&arguments.tenant));
     }
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&alerts)?);

@@ -15,7 +15,7 @@ use jiff_sqlx::ToSqlx;
 use sqlx::PgConnection;
 
 use super::billing;
-use super::settings::{self, TenantSettings};
+use super::settings::{self, Columns, TenantSettings};
 use super::totals::Total;
 use crate::{PgPool, StoreError};
 
@@ -162,7 +162,8 @@ async fn review_each(
 async fn review_one(pool: &PgPool, tenant: &str, since: Timestamp, now: Timestamp) -> Result<(), StoreError> {
     let failed = StoreError::postgres("review a tenant's thresholds");
     let mut tx = pool.begin().await.map_err(&failed)?;
-    let row = sqlx::query!(
+    let row = sqlx::query_as!(
+        Columns,
         "SELECT monthly_quota, quota_boosts, thresholds, billing_day, time_zone, calendars
          FROM tenants
          WHERE id = $1
@@ -172,14 +173,7 @@ async fn review_one(pool: &PgPool, tenant: &str, since: Timestamp, now: Timestam
     .fetch_optional(&mut *tx)
     .await
     .map_err(&failed)?;
-    let settings = row.and_then(|row| {
-        Some(TenantSettings {
-            quota: settings::quota(row.monthly_quota, row.quota_boosts),
-            thresholds: settings::thresholds(row.thresholds),
-            calendar: settings::calendar(row.billing_day, &row.time_zone, row.calendars)?,
-        })
-    });
-    if let Some(settings) = settings {
+    if let Some(settings) = row.and_then(Columns::read) {
         review(&mut tx, tenant, &settings, since, now).await?;
     }
     tx.commit().await.map_err(&failed)

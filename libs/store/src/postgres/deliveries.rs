@@ -14,7 +14,7 @@ use jiff_sqlx::ToSqlx;
 use serde::Serialize;
 use uuid::Uuid;
 
-pub use self::desk::{Alert, Delivery, Told, Wanted, add_test, find, find_terms, list, newest, resend};
+pub use self::desk::{Alert, Delivery, Told, Wanted, add_test, exists, find, list, newest, resend};
 use super::settings;
 use crate::{PgPool, StoreError};
 

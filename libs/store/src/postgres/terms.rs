@@ -1,14 +1,13 @@
 //! What a count depends on, as the operator changes it: quota, thresholds and calendar, with all that follows.
 
 use flagmeter_core::period::BillingPeriod;
-use flagmeter_core::quota::Boost;
-use flagmeter_core::quota::Quota;
+use flagmeter_core::quota::{Boost, Quota};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
 use serde_json::json;
 use sqlx::PgConnection;
 
-use super::settings::{self, TenantSettings};
+use super::settings::{self, Columns, TenantSettings};
 use super::{alerts, recount};
 use crate::StoreError;
 
@@ -24,7 +23,8 @@ pub(super) struct Wanted<'a> {
 /// Reads the settings that are in force, and locks the tenant's row against all who count: those who do have
 /// committed, and whoever comes waits. `None` if there is no such row.
 pub(super) async fn lock(tx: &mut PgConnection, tenant: &str) -> Result<Option<TenantSettings>, StoreError> {
-    let row = sqlx::query!(
+    sqlx::query_as!(
+        Columns,
         "SELECT monthly_quota, quota_boosts, thresholds, billing_day, time_zone, calendars
          FROM tenants
          WHERE id = $1
@@ -33,14 +33,8 @@ pub(super) async fn lock(tx: &mut PgConnection, tenant: &str) -> Result<Option<T
     )
     .fetch_optional(tx)
     .await
-    .map_err(StoreError::postgres("lock a tenant's row"))?;
-    Ok(row.and_then(|row| {
-        Some(TenantSettings {
-            quota: settings::quota(row.monthly_quota, row.quota_boosts),
-            thresholds: settings::thresholds(row.thresholds),
-            calendar: settings::calendar(row.billing_day, &row.time_zone, row.calendars)?,
-        })
-    }))
+    .map(|row| row.and_then(Columns::read))
+    .map_err(StoreError::postgres("lock a tenant's row"))
 }
 
 /// Puts `wanted` in force at `now`, in place of `former`. The caller holds the tenant's row, which has the wanted

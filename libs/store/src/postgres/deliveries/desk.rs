@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use flagmeter_core::period::BillingPeriod;
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::{Channel, Kind};
+use crate::postgres::settings::Columns;
 use crate::{PgPool, StoreError};
 
 /// An alert, as people list it.
@@ -220,50 +220,55 @@ pub async fn resend(pool: &PgPool, wanted: Wanted<'_>, now: Timestamp) -> Result
     Ok(channels.iter().map(|channel| Channel::of(channel)).collect())
 }
 
-/// The tenant's billing day and the IANA name of its zone; `None` if there is no such tenant.
+/// Whether there is such a tenant.
 ///
 /// # Errors
 ///
 /// [`StoreError::Postgres`]; the same call may be made again.
-pub async fn find_terms(pool: &PgPool, tenant: &str) -> Result<Option<(i16, String)>, StoreError> {
-    sqlx::query!("SELECT billing_day, time_zone FROM tenants WHERE id = $1", tenant)
-        .fetch_optional(pool)
+pub async fn exists(pool: &PgPool, tenant: &str) -> Result<bool, StoreError> {
+    sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM tenants WHERE id = $1) AS "exists!""#, tenant)
+        .fetch_one(pool)
         .await
-        .map(|row| row.map(|row| (row.billing_day, row.time_zone)))
-        .map_err(StoreError::postgres("read a tenant's billing day"))
+        .map_err(StoreError::postgres("look for a tenant"))
 }
 
-/// Adds an alert that is only a test, with what the tenant used in `period`; [`resend`] makes its messages. Answers its
-/// number.
+/// Adds an alert that is only a test, with the quota of `now` and what the tenant used of it in the open period;
+/// [`resend`] makes its messages. Answers its number; `None` if there is no such tenant.
 ///
 /// # Errors
 ///
-/// [`StoreError::Postgres`], also if there is no such tenant.
-pub async fn add_test(pool: &PgPool, tenant: &str, period: BillingPeriod) -> Result<i64, StoreError> {
+/// [`StoreError::Postgres`]; there is no test, or, if only the answer was lost, one without messages.
+pub async fn add_test(pool: &PgPool, tenant: &str, now: Timestamp) -> Result<Option<i64>, StoreError> {
+    let failed = StoreError::postgres("add a test of a tenant's channels");
+    let row = sqlx::query_as!(
+        Columns,
+        "SELECT monthly_quota, quota_boosts, thresholds, billing_day, time_zone, calendars
+         FROM tenants
+         WHERE id = $1",
+        tenant,
+    )
+    .fetch_optional(pool)
+    .await
+    .map_err(&failed)?;
+    let Some(settings) = row.and_then(Columns::read) else { return Ok(None) };
+    let period = settings.calendar.period(now);
+    let highest = settings.thresholds.percents().last().copied();
     sqlx::query_scalar!(
         "INSERT INTO alerts (tenant, period_start, period_end, threshold, monthly_quota, total_tokens, kind)
-         SELECT tenants.id,
-                $2::timestamptz,
-                $3::timestamptz,
-                COALESCE((SELECT max(threshold) FROM UNNEST(tenants.thresholds) AS threshold), 80),
-                tenants.monthly_quota,
-                COALESCE(
-                    (SELECT total_tokens
-                     FROM usage_periods
-                     WHERE tenant = tenants.id AND period_start = $2::timestamptz),
-                    0
-                ),
-                'test'
-         FROM tenants
-         WHERE tenants.id = $1
+         SELECT $1, $2::timestamptz, $3::timestamptz, COALESCE($4, 80), $5, COALESCE(sum(total_tokens), 0)::bigint, 'test'
+         FROM usage_periods
+         WHERE tenant = $1 AND period_start = $2::timestamptz
          RETURNING id",
         tenant,
         period.start.to_sqlx() as jiff_sqlx::Timestamp,
         period.end.to_sqlx() as jiff_sqlx::Timestamp,
+        highest,
+        settings.quota.at(now),
     )
     .fetch_one(pool)
     .await
-    .map_err(StoreError::postgres("add a test of a tenant's channels"))
+    .map(Some)
+    .map_err(&failed)
 }
 
 /// For each of `tenants` the newest alert that had messages, tests aside. A tenant without one is left out.

@@ -1,6 +1,5 @@
-use flagmeter_core::period::BillingPeriod;
-
 use super::*;
+use crate::postgres::batch::Counter;
 use crate::testing;
 
 const LEASE: SignedDuration = SignedDuration::from_secs(60);
@@ -19,8 +18,7 @@ async fn outbox(pool: &PgPool) -> i64 {
         b"a sealed secret of 28 bytes or so",
     )
     .await;
-    let period = BillingPeriod { start: at("2026-06-01T00:00:00Z"), end: at("2026-07-01T00:00:00Z") };
-    let alert = add_test(pool, "acme", period).await.unwrap();
+    let alert = add_test(pool, "acme", at(testing::NOON)).await.unwrap().unwrap();
     let wanted = Wanted { tenant: "acme", alert, channel: None };
     assert_eq!(resend(pool, wanted, at(testing::NOON)).await.unwrap(), Channel::ALL);
     alert
@@ -104,6 +102,28 @@ async fn a_tenant_whose_resource_is_gone_has_no_target(pool: PgPool) {
     for _ in Channel::ALL {
         assert_eq!(take(&pool, at(testing::NOON), LEASE).await.unwrap().unwrap().target, None);
     }
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_test_shows_the_period_and_the_quota_that_counting_has(pool: PgPool) {
+    testing::add_tenant(&pool, "acme").await;
+    Counter::new(pool.clone()).apply(&[testing::entry(1, [testing::event("acme", 250)])]).await.unwrap();
+    // Another day is wanted, and not in force yet; a boost holds.
+    sqlx::query(
+        r#"UPDATE tenants
+           SET billing_day = 10,
+               calendars = '[{"since": null, "billingDay": 1, "timeZone": "UTC"}]',
+               quota_boosts = '[{"tokens": 5, "from": "2026-06-10T00:00:00Z", "until": "2026-06-20T00:00:00Z", "reason": ""}]'"#,
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    let number = add_test(&pool, "acme", at(testing::NOON)).await.unwrap().unwrap();
+    let test = list(&pool, "acme", 10).await.unwrap().remove(0);
+    assert_eq!((test.id, test.kind, test.threshold), (number, Kind::Test, 80));
+    assert_eq!((test.total_tokens, test.monthly_quota), (250, 1_000_005));
+    assert_eq!(test.period_start, at("2026-06-01T00:00:00Z"));
+    assert_eq!(add_test(&pool, "globex", at(testing::NOON)).await.unwrap(), None);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
