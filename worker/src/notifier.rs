@@ -221,18 +221,25 @@ impl Notifier {
 
     /// The URL and the keys, in memory for as long as the message is under way.
     fn open(&self, taken: &Taken, target: &Target) -> Result<Opened, Verdict> {
-        let open = |sealed: &[u8]| {
-            self.sealer.open(&taken.tenant, sealed).ok_or_else(|| {
-                Verdict::failed("what is stored of the channel does not open with this worker's FLAGMETER_ENCRYPTION_KEY; the operator and the worker must have the same")
-            })
+        let open = |sealed: &[u8]| self.sealer.open(&taken.tenant, sealed);
+        let closed = || {
+            Verdict::failed("what is stored of the channel does not open with this worker's FLAGMETER_ENCRYPTION_KEY; the operator and the worker must have the same")
         };
-        let url = open(&target.url)?.trim().to_owned();
+        let url = open(&target.url).ok_or_else(closed)?.trim().to_owned();
         let mut keys = Vec::new();
-        for secret in [&target.secret, &target.previous_secret].into_iter().flatten() {
-            let key = Key::of(&open(secret)?);
+        if let Some(secret) = &target.secret {
+            let key = Key::of(&open(secret).ok_or_else(closed)?);
             keys.push(key.ok_or_else(|| {
                 Verdict::refused("the webhook's secret is not `whsec_` and base64 of 24 to 64 bytes; correct it in its Secret")
             })?);
+        }
+        if let Some(former) = &target.previous_secret {
+            // One that was sealed before the encryption key was changed: the receiver has the new secret by now, or soon.
+            let key = open(former).and_then(|secret| Key::of(&secret));
+            if key.is_none() {
+                tracing::warn!(tenant.name = taken.tenant, "the webhook's former secret does not open; signed with the new one alone");
+            }
+            keys.extend(key);
         }
         // The same text for every tenant, so that all who share a channel share its turns.
         let fingerprint = self.sealer.fingerprint("", &url);

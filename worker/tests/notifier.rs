@@ -513,6 +513,24 @@ async fn what_cannot_be_sent_says_why(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_former_secret_that_does_not_open_is_left_out(pool: PgPool) {
+    let receiver = Receiver::start([OK]).await;
+    add_webhook(&pool, "acme", &receiver.url()).await;
+    let other: Sealer = "AQECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".parse().unwrap();
+    sqlx::query("UPDATE webhooks SET previous_secret = $1")
+        .bind(other.seal("acme", OLDER_SECRET).unwrap())
+        .execute(&pool)
+        .await
+        .unwrap();
+    let alert = cross(&pool, "acme", "webhook").await;
+    assert_eq!(send_due(&pool, noon()).await, 1);
+    assert_eq!(outcome(&pool, alert).await.0, "delivered");
+    let message = receiver.received().remove(0);
+    assert!(verify(&message, SECRET, &message.body));
+    assert_eq!(message.headers["webhook-signature"].split(' ').count(), 1);
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
 async fn a_test_is_tried_once_and_marked_as_one(pool: PgPool) {
     let receiver = Receiver::start([Behaviour::Answer(500, "", ""), OK]).await;
     add_slack(&pool, "acme", &receiver.url()).await;
