@@ -1,5 +1,7 @@
 //! What a count depends on, as the operator changes it: quota, thresholds and calendar, with all that follows.
 
+use flagmeter_core::calendar::Calendar;
+use flagmeter_core::event::MAX_AGE;
 use flagmeter_core::period::BillingPeriod;
 use flagmeter_core::quota::{Boost, Quota};
 use jiff::Timestamp;
@@ -79,21 +81,41 @@ pub(super) async fn put(
     }
     // After that: a piece of the open period may be over by it.
     if let Some(former) = former.filter(|former| former.quota != quota) {
-        keep_quota(tx, tenant, &former.quota, now).await?;
+        keep_quota(tx, tenant, &former.quota, &calendar, now).await?;
     }
     let settings = TenantSettings { quota, thresholds, calendar };
     alerts::review(tx, tenant, &settings, now, now).await
 }
 
+/// The most periods that events which come late may belong to. A month has one; changes of the calendar make more.
+const LATE_PERIODS: usize = 100;
+
 /// Writes `quota` to the periods that are over and have had no other, so that an event that comes late is held
-/// against it.
+/// against it. Those in which nothing was used get a row for it, as far back as events may come late.
 async fn keep_quota(
     tx: &mut PgConnection,
     tenant: &str,
     quota: &Quota,
+    calendar: &Calendar,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let failed = StoreError::postgres("keep the quota of periods that are over");
+    let mut late = calendar.periods(now - MAX_AGE, now, LATE_PERIODS);
+    late.retain(|period| period.end <= now);
+    let starts: Vec<_> = late.iter().map(|period| period.start.to_sqlx()).collect();
+    let ends: Vec<_> = late.iter().map(|period| period.end.to_sqlx()).collect();
+    sqlx::query!(
+        "INSERT INTO usage_periods (tenant, period_start, period_end, total_tokens, events, last_minute)
+         SELECT $1, late.period_start, late.period_end, 0, 0, late.period_start
+         FROM UNNEST($2::timestamptz[], $3::timestamptz[]) AS late (period_start, period_end)
+         ON CONFLICT DO NOTHING",
+        tenant,
+        &starts as &[jiff_sqlx::Timestamp],
+        &ends as &[jiff_sqlx::Timestamp],
+    )
+    .execute(&mut *tx)
+    .await
+    .map_err(&failed)?;
     let periods = sqlx::query!(
         r#"SELECT period_start AS "start: jiff_sqlx::Timestamp", period_end AS "end: jiff_sqlx::Timestamp"
            FROM usage_periods

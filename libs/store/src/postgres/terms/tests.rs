@@ -5,6 +5,7 @@ use crate::PgPool;
 use crate::postgres::audit::books;
 use crate::postgres::batch::Counter;
 use crate::postgres::tenants::{self, Change, ChangeKind, TenantRow};
+use crate::postgres::usage;
 use crate::testing::{add_channels, entry, event, own_connection};
 
 /// When settings change, unless a test says otherwise.
@@ -125,6 +126,19 @@ async fn a_period_that_is_over_is_held_against_the_quota_it_had(pool: PgPool) {
     assert_eq!(recorded(&pool).await, []);
     count(&pool, 3, "chat", 1, "2026-05-31T00:00:00Z").await;
     assert_eq!(recorded(&pool).await, [line("crossed", 2_000, 1_600)]);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_period_without_usage_keeps_its_quota_for_events_that_come_late(pool: PgPool) {
+    put_at(&pool, None, &acme(), "2026-04-20T00:00:00Z").await;
+    let raised = TenantRow { monthly_quota: 10_000, ..acme() };
+    put_at(&pool, Some(&acme()), &raised, "2026-06-01T00:10:00Z").await;
+    let now = NOW.parse().unwrap();
+    assert_eq!(usage::periods(&pool, "acme", now, 12).await.unwrap(), [], "nothing was used");
+    count(&pool, 1, "chat", 900, "2026-05-20T00:00:00Z").await;
+    assert_eq!(recorded(&pool).await, [line("crossed", 1_000, 900)]);
+    assert_eq!(usage::periods(&pool, "acme", now, 12).await.unwrap().len(), 1);
+    assert!(balances(&pool).await);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
