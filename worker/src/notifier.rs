@@ -19,7 +19,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use flagmeter_core::delivery::{self, Attempt, LONGEST_WAIT, Next, Patience};
+use flagmeter_core::delivery::{self, Attempt, GIVE_UP_AFTER, Next, Patience};
 use flagmeter_core::period::BillingPeriod;
 use flagmeter_core::projection::{self, Projection, Recent};
 use flagmeter_runtime::clock::Clock;
@@ -27,7 +27,7 @@ use flagmeter_store::postgres::deliveries::{self, Channel, Conclusion, Kind, Tak
 use flagmeter_store::postgres::series;
 use flagmeter_store::sealed::Sealer;
 use flagmeter_store::{PgPool, StoreError, postgres};
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -271,27 +271,37 @@ impl Notifier {
         }
         let message = Message { taken, exhaustion, public_url: self.public_url.as_deref() };
         let (headers, body) = compose(&message, &opened.keys, now);
-        let mut verdict = match self.poster.post(&opened.url, headers, body).await {
-            Ok(answer) => {
-                let mut verdict = judge(taken.channel, &answer);
-                if let Attempt::Failed { retry_after } = &mut verdict.attempt {
-                    let asked = answer.retry_after.as_deref();
-                    *retry_after = asked.and_then(|asked| delivery::retry_after(asked, self.clock.now()));
-                }
-                verdict
-            }
-            Err(fault) if fault.is_final() => Verdict::refused(&fault.to_string()),
-            Err(fault) => Verdict::failed(&fault.to_string()),
+        let answer = match self.poster.post(&opened.url, headers, body).await {
+            Ok(answer) => answer,
+            Err(fault) if fault.is_final() => return self.settle(taken, Verdict::refused(&fault.to_string())),
+            Err(fault) => return self.settle(taken, Verdict::failed(&fault.to_string())),
         };
-        if let Attempt::Failed { retry_after: Some(asked) } = verdict.attempt {
+        let now = self.clock.now();
+        let asked = answer.retry_after.as_deref().and_then(|asked| delivery::retry_after(asked, now));
+        let mut verdict = judge(taken.channel, &answer);
+        if let (Attempt::Failed { retry_after }, Some(asked)) = (&mut verdict.attempt, asked) {
+            *retry_after = Some(asked);
             verdict.why = format!("{}, and asked to wait {} s", verdict.why, asked.as_secs());
-            let until = self.clock.now() + asked.min(LONGEST_WAIT);
-            if let Err(error) = deliveries::hold(&self.pool, &opened.fingerprint, until).await {
-                // This message waits all the same; others to the URL will be told so, too.
-                tracing::warn!(error = &error as &dyn std::error::Error, "failed to hold messages to a URL");
-            }
         }
-        self.settle(taken, verdict)
+        let is_failed = matches!(verdict.attempt, Attempt::Failed { .. });
+        let conclusion = self.settle(taken, verdict);
+        let rest = match (&conclusion, asked) {
+            (_, Some(asked)) if is_failed => Some(now + asked.min(GIVE_UP_AFTER)),
+            (Conclusion::Again { at, .. }, None) if answer.status == StatusCode::TOO_MANY_REQUESTS => Some(*at),
+            _ => None,
+        };
+        if let Some(until) = rest {
+            self.hold(&opened.fingerprint, until).await;
+        }
+        conclusion
+    }
+
+    /// Lets all messages to a URL wait, whose receiver has asked for rest, or has had too many.
+    async fn hold(&self, url: &str, until: Timestamp) {
+        if let Err(error) = deliveries::hold(&self.pool, url, until).await {
+            // This message waits all the same; others to the URL will be told so, too.
+            tracing::warn!(error = &error as &dyn std::error::Error, "failed to hold messages to a URL");
+        }
     }
 
     /// Decides what happens next.

@@ -187,7 +187,8 @@ async fn what_slack_answers_decides_what_happens_next(pool: PgPool) {
             Some((120, 120)),
             "asked to wait 120 s",
         ),
-        (Behaviour::Answer(429, "Retry-After: 99999999\r\n", ""), "pending", Some((3_600, 3_600)), "429"),
+        (Behaviour::Answer(429, "Retry-After: 7200\r\n", ""), "pending", Some((7_200, 7_200)), "429"),
+        (Behaviour::Answer(429, "Retry-After: 99999999\r\n", ""), "failed", None, "given up: Slack answered 429"),
         (Behaviour::Answer(500, "", "rollup_error"), "pending", Some((3, 5)), "500"),
         (Behaviour::Answer(302, location, ""), "pending", Some((3, 5)), "not followed"),
         (Behaviour::Hang, "pending", Some((3, 5)), "no answer within"),
@@ -337,6 +338,21 @@ async fn one_url_gets_about_a_message_a_second_whoever_sends_it_and_none_while_i
     for alert in alerts {
         assert_eq!(outcome(&pool, alert).await.0, "delivered");
     }
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_receiver_that_has_too_many_gets_no_other_message_before_the_one_it_refused(pool: PgPool) {
+    let receiver = Receiver::start([Behaviour::Answer(429, "", ""), OK]).await;
+    for tenant in ["acme", "globex"] {
+        add_slack(&pool, tenant, &receiver.url()).await;
+    }
+    let first = cross(&pool, "acme", "slack").await;
+    assert_eq!(send_due(&pool, noon()).await, 1);
+    let wait = outcome(&pool, first).await.2;
+    assert!(wait >= 3, "{wait}");
+    let second = cross(&pool, "globex", "slack").await;
+    assert_eq!(send_due(&pool, later(2)).await, 1);
+    assert_eq!((receiver.received().len(), outcome(&pool, second).await.2), (1, wait));
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
