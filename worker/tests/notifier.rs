@@ -41,13 +41,18 @@ fn later(seconds: i64) -> Timestamp {
 
 /// A notifier whose clock stands at `at`, with these connections to PostgreSQL.
 fn notifier(pool: &PgPool, at: Timestamp, poster: Poster) -> Notifier {
+    measured(pool, at, poster, &prometheus::Registry::new())
+}
+
+/// One whose metrics are in `registry`.
+fn measured(pool: &PgPool, at: Timestamp, poster: Poster, registry: &prometheus::Registry) -> Notifier {
     Notifier {
         pool: pool.clone(),
         sealer: sealer(),
         poster,
         line: Line::default(),
         clock: Clock::fixed(at),
-        metrics: Deliveries::register(&prometheus::Registry::new()).unwrap(),
+        metrics: Deliveries::register(registry).unwrap(),
         public_url: None,
     }
 }
@@ -544,6 +549,44 @@ async fn a_former_secret_that_does_not_open_is_left_out(pool: PgPool) {
     let message = receiver.received().remove(0);
     assert!(verify(&message, SECRET, &message.body));
     assert_eq!(message.headers["webhook-signature"].split(' ').count(), 1);
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn the_metrics_say_what_came_of_each_attempt_and_to_nobody_where_it_went(pool: PgPool) {
+    let receiver = Receiver::start([
+        OK,
+        Behaviour::Answer(500, "", "s3cret-part"),
+        Behaviour::Answer(410, "", "s3cret-part"),
+        OK,
+    ])
+    .await;
+    // Each has a URL of its own, but the last, which has to wait for another's turn.
+    for (number, tenant) in ["one", "two", "three", "four", "five"].into_iter().enumerate() {
+        let number = if tenant == "five" { 3 } else { number };
+        add_webhook(&pool, tenant, &format!("{}/{number}", receiver.url())).await;
+        cross(&pool, tenant, "webhook").await;
+    }
+    add_slack(&pool, "off", &receiver.url()).await;
+    sqlx::query("UPDATE slack_webhooks SET enabled = false").execute(&pool).await.unwrap();
+    cross(&pool, "off", "slack").await;
+    let registry = prometheus::Registry::new();
+    let notifier = measured(&pool, noon(), Poster::new(true), &registry);
+    while notifier.send_one().await.unwrap() {}
+
+    let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+    for (channel, outcome, number) in [
+        ("webhook", "delivered", 2),
+        ("webhook", "retried", 1),
+        ("webhook", "failed", 1),
+        ("webhook", "put_back", 1),
+        ("webhook", "given_up", 0),
+        ("slack", "skipped", 1),
+        ("slack", "delivered", 0),
+    ] {
+        let line = format!("flagmeter_worker_deliveries_total{{channel=\"{channel}\",outcome=\"{outcome}\"}} {number}\n");
+        assert!(text.contains(&line), "{line}{text}");
+    }
+    assert!(!text.contains("s3cret") && !text.contains("127.0.0.1"), "{text}");
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]

@@ -102,7 +102,31 @@ pub(super) fn judge(answer: &Answer) -> Verdict {
 
 #[cfg(test)]
 mod tests {
+    use http::StatusCode;
+
     use super::*;
+
+    #[test]
+    fn only_gone_ends_it_and_a_redirect_says_what_to_do() {
+        let again = Attempt::Failed { retry_after: None };
+        let cases = [
+            // status, what it means, part of what is said
+            (200, Attempt::Taken, ""),
+            (204, Attempt::Taken, ""),
+            (302, again, "a redirect, which is not followed"),
+            (400, again, "the receiver answered 400"),
+            (404, again, "the receiver answered 404"),
+            (410, Attempt::Refused, "410 Gone"),
+            (429, again, "the receiver answered 429"),
+            (500, again, "the receiver answered 500"),
+        ];
+        for (status, attempt, part) in cases {
+            let status = StatusCode::from_u16(status).unwrap();
+            let verdict = judge(&Answer { status, retry_after: None, body: b"https://s3cret.example.com".to_vec() });
+            assert_eq!(verdict.attempt, attempt, "{status}");
+            assert!(verdict.why.contains(part) && !verdict.why.contains("s3cret"), "{}", verdict.why);
+        }
+    }
 
     #[test]
     fn a_signature_is_that_of_the_published_example() {
