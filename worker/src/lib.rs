@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::drain::{DATABASE, Drain, QUEUE, Work};
 use crate::metrics::{Deliveries, Metrics};
-use crate::notifier::{Line, Notifier};
+use crate::notifier::{ENDING, Line, Notifier};
 use crate::notifier::post::Poster;
 
 /// Connections that count: one for what was read, one for what others left behind.
@@ -84,7 +84,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let closed = CancellationToken::new();
     let admin = admin::serve(config.admin_listen, registry, readiness, closed.clone());
     let drained = async {
-        tokio::join!(drain.run(&shutdown), notifier.run(&shutdown));
+        tokio::join!(drain.run(&shutdown), notifier.run(&shutdown, ENDING));
         closed.cancel();
         Ok(())
     };

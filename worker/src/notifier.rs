@@ -30,7 +30,7 @@ use flagmeter_store::{PgPool, StoreError, postgres};
 use http::{HeaderName, HeaderValue, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 pub use self::line::Line;
@@ -60,6 +60,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// How long it waits after PostgreSQL did not answer.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
+
+/// How long what is under way may take to end: a request, and a while for PostgreSQL to take what came of it. A pod that
+/// is told to stop has 30 seconds.
+pub const ENDING: Duration = Duration::from_secs(20);
 
 /// How often the outbox is measured.
 const MEASURE_EVERY: Duration = Duration::from_secs(10);
@@ -115,8 +119,8 @@ struct Opened {
 }
 
 impl Notifier {
-    /// Sends what is due until `shutdown`; what is under way then is ended, within seconds.
-    pub async fn run(self: Arc<Self>, shutdown: &CancellationToken) {
+    /// Sends what is due until `shutdown`. What is under way then may end for as long as `ending`.
+    pub async fn run(self: Arc<Self>, shutdown: &CancellationToken, ending: Duration) {
         tokio::select! {
             () = self.wait_for_schema() => {}
             () = shutdown.cancelled() => return,
@@ -132,7 +136,10 @@ impl Notifier {
             () = self.send_on(&mut under_way, shutdown) => {}
             () = measuring => {}
         }
-        while under_way.join_next().await.is_some() {}
+        let end = async { while under_way.join_next().await.is_some() {} };
+        if timeout(ending, end).await.is_err() {
+            tracing::warn!("stopped before it was written what came of a message; it may be sent again");
+        }
     }
 
     async fn wait_for_schema(&self) {
@@ -269,7 +276,7 @@ impl Notifier {
             // Whatever PostgreSQL took so long for, another worker may be about to take the message.
             return Conclusion::PutBack { at: now };
         }
-        let message = Message { taken, exhaustion, public_url: self.public_url.as_deref() };
+        let message = Message { taken, now, exhaustion, public_url: self.public_url.as_deref() };
         let (headers, body) = compose(&message, &opened.keys, now);
         let answer = match self.poster.post(&opened.url, headers, body).await {
             Ok(answer) => answer,

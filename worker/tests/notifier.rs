@@ -267,7 +267,7 @@ async fn sixteen_notifiers_at_once_send_one_message(pool: PgPool) {
             let own = testing::own_connection(&pool);
             let (notifier, shutdown) =
                 (Arc::new(notifier(&own, noon(), Poster::new(true))), shutdown.clone());
-            tokio::spawn(async move { notifier.run(&shutdown).await })
+            tokio::spawn(async move { notifier.run(&shutdown, PATIENCE).await })
         })
         .collect();
     until("it is delivered", async || outcome(&pool, alert).await.0 == "delivered").await;
@@ -318,6 +318,26 @@ async fn a_worker_that_dies_between_answer_and_commit_costs_a_duplicate_of_the_s
     assert_eq!(received.len(), 2);
     assert_eq!(received[0].headers["webhook-id"], received[1].headers["webhook-id"]);
     assert_eq!(received[0].body, received[1].body);
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_worker_that_stops_does_not_wait_for_postgresql_for_longer_than_it_may(pool: PgPool) {
+    let (arrived, open) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let receiver = Receiver::start([Behaviour::Gate(arrived.clone(), open.clone()), OK]).await;
+    add_slack(&pool, "acme", &receiver.url()).await;
+    let alert = cross(&pool, "acme", "slack").await;
+    let (notifier, shutdown) = (Arc::new(notifier(&pool, noon(), Poster::new(true))), CancellationToken::new());
+    let stop = shutdown.clone();
+    let task = tokio::spawn(async move { notifier.run(&stop, Duration::from_millis(100)).await });
+    arrived.notified().await;
+    // What came of the message cannot be written for as long as the test holds its row.
+    let mut lock = pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM alert_deliveries FOR UPDATE").execute(&mut *lock).await.unwrap();
+    shutdown.cancel();
+    open.notify_one();
+    tokio::time::timeout(PATIENCE, task).await.unwrap().unwrap();
+    lock.rollback().await.unwrap();
+    assert_eq!(outcome(&pool, alert).await.0, "pending");
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
@@ -679,6 +699,20 @@ async fn a_webhook_is_signed_so_that_the_documented_example_verifies_it_with_eit
     assert!(verify(&message, OLDER_SECRET, &message.body), "the secret is being changed");
     assert!(!verify(&message, "whsec_QUJDREVGR0hJSktMTU5PUFFSU1RVVldY", &message.body));
     assert!(!verify(&message, SECRET, &[&message.body[..], b" "].concat()));
+    // Nothing that a stranger sends makes it fail.
+    for (header, value) in [
+        ("webhook-signature", "v1,ü"),
+        ("webhook-signature", ""),
+        ("webhook-timestamp", "now"),
+        ("webhook-timestamp", "ü"),
+        ("webhook-id", "ü"),
+    ] {
+        let mut message = message.clone();
+        message.headers.insert(header.to_owned(), value.to_owned());
+        assert!(!verify(&message, SECRET, &message.body), "{header}: {value}");
+        message.headers.remove(header);
+        assert!(!verify(&message, SECRET, &message.body), "without {header}");
+    }
 
     let expected = json!({
         "type": "quota.threshold_crossed",
