@@ -1,11 +1,11 @@
 //! What a spec must say beyond what the definition can refuse: asked by the operator of every Tenant, and by
 //! `flagmeter lint` of every file, so that both say the same. No I/O.
 
-use flagmeter_core::period::{BillingDay, BillingPeriod};
+use flagmeter_core::calendar::Terms;
+use flagmeter_core::period::BillingDay;
 use flagmeter_core::quota::{Boost, MAX_TOKENS, Quota};
 use flagmeter_core::threshold::Thresholds;
 use http::Uri;
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use crate::{MAX_URL_LENGTH, QuotaBoost, TenantSpec};
@@ -46,34 +46,17 @@ pub struct NotAWebhookUrl(
     pub String,
 );
 
-/// The calendar that a spec asks for.
-#[derive(Debug, Clone)]
-pub struct Terms {
-    /// The day on which its periods start.
-    pub billing_day: BillingDay,
-    /// The zone in which they do.
-    pub time_zone: TimeZone,
-}
-
-impl Terms {
-    /// The spec's calendar.
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidSetting`]: there is no such calendar.
-    pub fn of(spec: &TenantSpec) -> Result<Self, InvalidSetting> {
-        let billing_day = BillingDay::try_from(spec.billing_day)
-            .map_err(|_| InvalidSetting::Field("billingDay must be from 1 to 31"))?;
-        let time_zone =
-            TimeZone::get(&spec.time_zone).map_err(|_| InvalidSetting::TimeZone(spec.time_zone.clone()))?;
-        Ok(Self { billing_day, time_zone })
-    }
-
-    /// The billing period that `instant` lies in.
-    #[must_use]
-    pub fn period(&self, instant: Timestamp) -> BillingPeriod {
-        BillingPeriod::containing(instant, self.billing_day, &self.time_zone)
-    }
+/// The billing day and the zone that a spec asks for.
+///
+/// # Errors
+///
+/// [`InvalidSetting`]: there is no such day, or no such zone.
+pub fn terms(spec: &TenantSpec) -> Result<Terms, InvalidSetting> {
+    let billing_day = BillingDay::try_from(spec.billing_day)
+        .map_err(|_| InvalidSetting::Field("billingDay must be from 1 to 31"))?;
+    let time_zone =
+        TimeZone::get(&spec.time_zone).map_err(|_| InvalidSetting::TimeZone(spec.time_zone.clone()))?;
+    Ok(Terms { billing_day, time_zone })
 }
 
 /// The quota that a spec asks for, boosts and all, whether or not it may be had.
