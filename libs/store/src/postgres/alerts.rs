@@ -232,12 +232,9 @@ async fn add_crossings(
              ON CONFLICT DO NOTHING
          )
          INSERT INTO alert_deliveries (alert, channel)
-         SELECT told.id, channels.channel
-         FROM told, (
-             SELECT 'slack' AS channel FROM slack_webhooks WHERE tenant = $1 AND enabled
-             UNION ALL
-             SELECT 'webhook' FROM webhooks WHERE tenant = $1 AND enabled
-         ) AS channels",
+         SELECT told.id, alert_channels.channel
+         FROM told, alert_channels
+         WHERE alert_channels.tenant = $1",
         held.tenant,
         held.period.start.to_sqlx() as jiff_sqlx::Timestamp,
         held.period.end.to_sqlx() as jiff_sqlx::Timestamp,

@@ -87,62 +87,44 @@ pub struct Told {
 ///
 /// [`StoreError::Postgres`]; the same call may be made again.
 pub async fn list(pool: &PgPool, tenant: &str, limit: i64) -> Result<Vec<Alert>, StoreError> {
-    let rows = sqlx::query!(
-        r#"SELECT alert.id,
-                  alert.event_id,
-                  alert.kind,
-                  alert.threshold,
-                  alert.total_tokens,
-                  alert.monthly_quota,
-                  alert.period_start AS "period_start: jiff_sqlx::Timestamp",
-                  alert.period_end AS "period_end: jiff_sqlx::Timestamp",
-                  alert.created_at AS "created_at: jiff_sqlx::Timestamp",
-                  alert.superseded_by,
-                  delivery.channel AS "channel?",
-                  delivery.state AS "state?",
-                  delivery.attempts AS "attempts?",
-                  delivery.next_attempt_at AS "next_attempt_at?: jiff_sqlx::Timestamp",
-                  delivery.delivered_at AS "delivered_at?: jiff_sqlx::Timestamp",
-                  delivery.last_error
-           FROM (SELECT * FROM alerts WHERE tenant = $1 ORDER BY id DESC LIMIT $2) AS alert
-           LEFT JOIN alert_deliveries AS delivery ON delivery.alert = alert.id
-           ORDER BY alert.id DESC, delivery.channel"#,
+    let mut alerts = sqlx::query!(
+        r#"SELECT id,
+                  event_id,
+                  kind,
+                  threshold,
+                  total_tokens,
+                  monthly_quota,
+                  period_start AS "period_start: jiff_sqlx::Timestamp",
+                  period_end AS "period_end: jiff_sqlx::Timestamp",
+                  created_at AS "created_at: jiff_sqlx::Timestamp",
+                  superseded_by
+           FROM alerts
+           WHERE tenant = $1
+           ORDER BY id DESC
+           LIMIT $2"#,
         tenant,
         limit,
     )
+    .map(|row| Alert {
+        id: row.id,
+        event_id: row.event_id,
+        kind: Kind::of(&row.kind),
+        threshold: row.threshold,
+        total_tokens: row.total_tokens,
+        monthly_quota: row.monthly_quota,
+        period_start: row.period_start.to_jiff(),
+        period_end: row.period_end.to_jiff(),
+        created_at: row.created_at.to_jiff(),
+        superseded_by: row.superseded_by,
+        deliveries: Vec::new(),
+    })
     .fetch_all(pool)
     .await
     .map_err(StoreError::postgres("read a tenant's alerts"))?;
-    let mut alerts: Vec<Alert> = Vec::new();
-    for row in rows {
-        if alerts.last().is_none_or(|last| last.id != row.id) {
-            alerts.push(Alert {
-                id: row.id,
-                event_id: row.event_id,
-                kind: Kind::of(&row.kind),
-                threshold: row.threshold,
-                total_tokens: row.total_tokens,
-                monthly_quota: row.monthly_quota,
-                period_start: row.period_start.to_jiff(),
-                period_end: row.period_end.to_jiff(),
-                created_at: row.created_at.to_jiff(),
-                superseded_by: row.superseded_by,
-                deliveries: Vec::new(),
-            });
-        }
-        let delivery = row.channel.zip(row.state).zip(row.attempts.zip(row.next_attempt_at));
-        if let (Some(alert), Some(((channel, state), (attempts, next_attempt_at)))) =
-            (alerts.last_mut(), delivery)
-        {
-            alert.deliveries.push(Delivery {
-                channel: Channel::of(&channel),
-                state,
-                attempts,
-                next_attempt_at: next_attempt_at.to_jiff(),
-                delivered_at: row.delivered_at.map(jiff_sqlx::Timestamp::to_jiff),
-                last_error: row.last_error,
-            });
-        }
+    let ids: Vec<i64> = alerts.iter().map(|alert| alert.id).collect();
+    let mut deliveries = of_alerts(pool, &ids).await?;
+    for alert in &mut alerts {
+        alert.deliveries = deliveries.remove(&alert.id).unwrap_or_default();
     }
     Ok(alerts)
 }
@@ -153,32 +135,39 @@ pub async fn list(pool: &PgPool, tenant: &str, limit: i64) -> Result<Vec<Alert>,
 ///
 /// [`StoreError::Postgres`]; the same call may be made again.
 pub async fn find(pool: &PgPool, alert: i64) -> Result<Vec<Delivery>, StoreError> {
+    Ok(of_alerts(pool, &[alert]).await?.remove(&alert).unwrap_or_default())
+}
+
+/// The messages of those of `alerts` that have any, in the order of their channels.
+async fn of_alerts(pool: &PgPool, alerts: &[i64]) -> Result<HashMap<i64, Vec<Delivery>>, StoreError> {
     let rows = sqlx::query!(
-        r#"SELECT channel,
+        r#"SELECT alert,
+                  channel,
                   state,
                   attempts,
                   next_attempt_at AS "next_attempt_at: jiff_sqlx::Timestamp",
                   delivered_at AS "delivered_at: jiff_sqlx::Timestamp",
                   last_error
            FROM alert_deliveries
-           WHERE alert = $1
+           WHERE alert = ANY($1)
            ORDER BY channel"#,
-        alert,
+        alerts,
     )
     .fetch_all(pool)
     .await
-    .map_err(StoreError::postgres("read an alert's messages"))?;
-    Ok(rows
-        .into_iter()
-        .map(|row| Delivery {
+    .map_err(StoreError::postgres("read the messages of alerts"))?;
+    let mut deliveries: HashMap<i64, Vec<Delivery>> = HashMap::new();
+    for row in rows {
+        deliveries.entry(row.alert).or_default().push(Delivery {
             channel: Channel::of(&row.channel),
             state: row.state,
             attempts: row.attempts,
             next_attempt_at: row.next_attempt_at.to_jiff(),
             delivered_at: row.delivered_at.map(jiff_sqlx::Timestamp::to_jiff),
             last_error: row.last_error,
-        })
-        .collect())
+        });
+    }
+    Ok(deliveries)
 }
 
 /// Makes the messages of an alert due now, whatever became of them before, and also to a channel that the tenant did not
@@ -189,17 +178,14 @@ pub async fn find(pool: &PgPool, alert: i64) -> Result<Vec<Delivery>, StoreError
 /// [`StoreError::Postgres`]; nothing is sent again, or, if only the answer was lost, everything is.
 pub async fn resend(pool: &PgPool, wanted: Wanted<'_>, now: Timestamp) -> Result<Vec<Channel>, StoreError> {
     let channels = sqlx::query_scalar!(
-        "WITH channels AS (
-             SELECT tenant, 'slack' AS channel FROM slack_webhooks WHERE tenant = $1 AND enabled
-             UNION ALL
-             SELECT tenant, 'webhook' FROM webhooks WHERE tenant = $1 AND enabled
-         )
-         INSERT INTO alert_deliveries (alert, channel, next_attempt_at, tried_since)
-         SELECT alerts.id, channels.channel, $4::timestamptz, $4::timestamptz
+        "INSERT INTO alert_deliveries (alert, channel, next_attempt_at, tried_since)
+         SELECT alerts.id, alert_channels.channel, $4::timestamptz, $4::timestamptz
          FROM alerts
-         JOIN channels USING (tenant)
-         WHERE alerts.id = $2 AND channels.channel = COALESCE($3, channels.channel)
-         ORDER BY channels.channel
+         JOIN alert_channels USING (tenant)
+         WHERE alerts.id = $2
+           AND alert_channels.tenant = $1
+           AND alert_channels.channel = COALESCE($3, alert_channels.channel)
+         ORDER BY alert_channels.channel
          ON CONFLICT (alert, channel) DO UPDATE
          SET state           = 'pending',
              attempts        = 0,
@@ -277,17 +263,11 @@ pub async fn add_test(pool: &PgPool, tenant: &str, now: Timestamp) -> Result<Opt
 ///
 /// [`StoreError::Postgres`]; the same call may be made again.
 pub async fn newest(pool: &PgPool, tenants: &[String]) -> Result<HashMap<String, Told>, StoreError> {
-    let rows = sqlx::query!(
+    let alerts = sqlx::query!(
         r#"SELECT newest.tenant,
                   newest.id,
                   newest.threshold,
-                  newest.created_at AS "created_at: jiff_sqlx::Timestamp",
-                  delivery.channel,
-                  delivery.state,
-                  delivery.attempts,
-                  delivery.next_attempt_at AS "next_attempt_at: jiff_sqlx::Timestamp",
-                  delivery.delivered_at AS "delivered_at: jiff_sqlx::Timestamp",
-                  delivery.last_error
+                  newest.created_at AS "created_at: jiff_sqlx::Timestamp"
            FROM UNNEST($1::text[]) AS wanted (tenant)
            CROSS JOIN LATERAL (
                SELECT alerts.tenant, alerts.id, alerts.threshold, alerts.created_at
@@ -297,30 +277,22 @@ pub async fn newest(pool: &PgPool, tenants: &[String]) -> Result<HashMap<String,
                  AND EXISTS (SELECT FROM alert_deliveries WHERE alert = alerts.id)
                ORDER BY alerts.id DESC
                LIMIT 1
-           ) AS newest
-           JOIN alert_deliveries AS delivery ON delivery.alert = newest.id
-           ORDER BY newest.tenant, delivery.channel"#,
+           ) AS newest"#,
         tenants,
     )
     .fetch_all(pool)
     .await
-    .map_err(StoreError::postgres("read what became of the tenants' alerts"))?;
-    let mut newest: HashMap<String, Told> = HashMap::new();
-    for row in rows {
-        let told = newest.entry(row.tenant).or_insert_with(|| Told {
-            alert: row.id,
-            threshold: row.threshold,
-            created_at: row.created_at.to_jiff(),
-            deliveries: Vec::new(),
-        });
-        told.deliveries.push(Delivery {
-            channel: Channel::of(&row.channel),
-            state: row.state,
-            attempts: row.attempts,
-            next_attempt_at: row.next_attempt_at.to_jiff(),
-            delivered_at: row.delivered_at.map(jiff_sqlx::Timestamp::to_jiff),
-            last_error: row.last_error,
-        });
-    }
-    Ok(newest)
+    .map_err(StoreError::postgres("read the tenants' newest alerts"))?;
+    let ids: Vec<i64> = alerts.iter().map(|alert| alert.id).collect();
+    let mut deliveries = of_alerts(pool, &ids).await?;
+    let told = alerts.into_iter().filter_map(|alert| {
+        let told = Told {
+            alert: alert.id,
+            threshold: alert.threshold,
+            created_at: alert.created_at.to_jiff(),
+            deliveries: deliveries.remove(&alert.id)?,
+        };
+        Some((alert.tenant, told))
+    });
+    Ok(told.collect())
 }
