@@ -81,7 +81,7 @@ async fn read(source: &Source<'_>, tenant: &Known, now: Timestamp) -> Result<Hou
     let windows = projection::hours(now);
     for part in hours.advance(now) {
         let place = part.start;
-        let sums = series::sums(source.pool, tenant.id.as_str(), None, &windows[part]).await?;
+        let sums = series::sums(source.pool, tenant.id.as_str(), None, &windows[part], series::LIMIT).await?;
         hours.keep(place, &sums);
     }
     Ok(hours)

@@ -41,6 +41,10 @@ impl From<ChannelName> for Channel {
     }
 }
 
+fn no_tenant(tenant: &str) -> String {
+    format!("there is no tenant {tenant:?}; `flagmeter audit` lists those there are")
+}
+
 pub(crate) async fn run(arguments: Arguments, pool: &PgPool) -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::List(arguments) => list::run(arguments, pool).await,

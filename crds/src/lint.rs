@@ -24,7 +24,7 @@ use serde_json::Value;
 
 pub use document::{Document, MAX_DOCUMENTS, Unreadable};
 
-use crate::settings::{self, InvalidSetting, NotAWebhookUrl, Terms};
+use crate::settings::{self, InvalidSetting, NotAWebhookUrl};
 use crate::{Tenant, manifest};
 
 /// The longest text of a problem that is shown, in characters: a value may be as long as its file.
@@ -278,7 +278,7 @@ fn operator(mut object: Value, found: &mut Found) {
             found.add(&place, Reason::Stalled(problem.reason()), problem.to_string());
         }
     };
-    stalled(Terms::of(spec).map(drop));
+    stalled(settings::terms(spec).map(drop));
     stalled(settings::checked_quota(spec).map(drop));
     stalled(settings::thresholds(spec).map(drop));
     let slack = spec.alerts.slack.as_ref().and_then(|slack| slack.url.as_deref());

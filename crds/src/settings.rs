@@ -1,11 +1,11 @@
 //! What a spec must say beyond what the definition can refuse: asked by the operator of every Tenant, and by
 //! `flagmeter lint` of every file, so that both say the same. No I/O.
 
-use flagmeter_core::period::{BillingDay, BillingPeriod};
+use flagmeter_core::calendar::Terms;
+use flagmeter_core::period::BillingDay;
 use flagmeter_core::quota::{Boost, MAX_TOKENS, Quota};
 use flagmeter_core::threshold::Thresholds;
 use http::Uri;
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use crate::{MAX_URL_LENGTH, QuotaBoost, TenantSpec};
@@ -46,34 +46,17 @@ pub struct NotAWebhookUrl(
     pub String,
 );
 
-/// The calendar that a spec asks for.
-#[derive(Debug, Clone)]
-pub struct Terms {
-    /// The day on which its periods start.
-    pub billing_day: BillingDay,
-    /// The zone in which they do.
-    pub time_zone: TimeZone,
-}
-
-impl Terms {
-    /// The spec's calendar.
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidSetting`]: there is no such calendar.
-    pub fn of(spec: &TenantSpec) -> Result<Self, InvalidSetting> {
-        let billing_day = BillingDay::try_from(spec.billing_day)
-            .map_err(|_| InvalidSetting::Field("billingDay must be from 1 to 31"))?;
-        let time_zone =
-            TimeZone::get(&spec.time_zone).map_err(|_| InvalidSetting::TimeZone(spec.time_zone.clone()))?;
-        Ok(Self { billing_day, time_zone })
-    }
-
-    /// The billing period that `instant` lies in.
-    #[must_use]
-    pub fn period(&self, instant: Timestamp) -> BillingPeriod {
-        BillingPeriod::containing(instant, self.billing_day, &self.time_zone)
-    }
+/// The billing day and the zone that a spec asks for.
+///
+/// # Errors
+///
+/// [`InvalidSetting`]: there is no such day, or no such zone.
+pub fn terms(spec: &TenantSpec) -> Result<Terms, InvalidSetting> {
+    let billing_day = BillingDay::try_from(spec.billing_day)
+        .map_err(|_| InvalidSetting::Field("billingDay must be from 1 to 31"))?;
+    let time_zone =
+        TimeZone::get(&spec.time_zone).map_err(|_| InvalidSetting::TimeZone(spec.time_zone.clone()))?;
+    Ok(Terms { billing_day, time_zone })
 }
 
 /// The quota that a spec asks for, boosts and all, whether or not it may be had.
@@ -127,9 +110,11 @@ pub fn thresholds(spec: &TenantSpec) -> Result<Thresholds, InvalidSetting> {
 pub fn webhook_url(text: &str, allow_http: bool) -> Option<String> {
     let text = text.trim();
     let uri: Uri = text.parse().ok().filter(|_| text.len() <= MAX_URL_LENGTH)?;
-    let host = uri.host().is_some_and(|host| !host.is_empty());
+    let authority = uri.authority().filter(|authority| !authority.host().is_empty())?;
+    // `99999` is digits, as the API server asks for, and no port.
+    let port = authority.as_str().trim_end_matches(':').ends_with(authority.host()) || authority.port_u16().is_some();
     let scheme = uri.scheme_str() == Some("https") || (allow_http && uri.scheme_str() == Some("http"));
-    (scheme && host).then(|| text.to_owned())
+    (scheme && port).then(|| text.to_owned())
 }
 
 #[cfg(test)]
@@ -151,6 +136,16 @@ mod tests {
         let quota = checked_quota(&spec(&json!([boost]), &json!([]))).unwrap();
         let at = |text: &str| quota.at(text.parse().unwrap());
         assert_eq!((at("2026-03-15T00:00:00Z"), at("2026-03-20T00:00:00Z")), (1_500, 1_000));
+    }
+
+    #[test]
+    fn a_url_has_a_host_and_a_port_that_is_one() {
+        for url in ["https://a", "https://a:", "https://a:8443/x", "https://user:word@a", "https://[::1]", " https://a\n"] {
+            assert_eq!(webhook_url(url, false).as_deref(), Some(url.trim()), "{url:?}");
+        }
+        for url in ["", "a", "https://", "https:///x", "https://:80", "https://a:99999", "http://a"] {
+            assert_eq!(webhook_url(url, false), None, "{url:?}");
+        }
     }
 
     #[test]

@@ -248,7 +248,11 @@ impl Drain {
     /// Answers until when that is done.
     async fn review(&self, since: Option<Timestamp>) -> Option<Timestamp> {
         let now = self.clock.now();
-        match alerts::review_boosts(&self.pool, since, now).await {
+        let reviewed = match since {
+            Some(since) => alerts::review_edges(&self.pool, since, now).await,
+            None => alerts::review_all(&self.pool, now).await,
+        };
+        match reviewed {
             Ok(_) => Some(now),
             Err(error) => {
                 self.failed(Step::Review, &error);

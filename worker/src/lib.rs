@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::drain::{DATABASE, Drain, LEFT_BEHIND, QUEUE, Work};
 use crate::metrics::{Deliveries, Metrics};
-use crate::notifier::Notifier;
+use crate::notifier::{ENDING, Line, Notifier};
 use crate::notifier::post::Poster;
 
 /// Connections that count: one for what was read, one for what others left behind.
@@ -64,6 +64,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         pool: postgres::pool(database_url, "flagmeter-notifier", NOTIFYING_CONNECTIONS)?,
         sealer: config.sealer,
         poster: Poster::new(config.allow_private_webhooks),
+        line: Line::default(),
         clock: Clock::system(),
         metrics: Deliveries::register(&registry).map_err(Error::Metrics)?,
         public_url: config.public_url,
@@ -85,7 +86,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let closed = CancellationToken::new();
     let admin = admin::serve(config.admin_listen, registry, readiness, closed.clone());
     let drained = async {
-        tokio::join!(drain.run(&shutdown), notifier.run(&shutdown));
+        tokio::join!(drain.run(&shutdown), notifier.run(&shutdown, ENDING));
         closed.cancel();
         Ok(())
     };

@@ -12,7 +12,6 @@ use prometheus::{
 };
 
 pub use self::deliveries::Deliveries;
-pub(crate) use self::deliveries::Outcome;
 
 /// The metrics of counting. `counted + repeated + dead_lettered` is every event that left the queue.
 #[derive(Debug, Clone)]

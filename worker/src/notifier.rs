@@ -5,9 +5,11 @@
 //! for longer than the lease, between the receiver's answer and the commit that says so. To a webhook the second
 //! has the same `webhook-id`.
 //!
+//! - [`line`] is where those wait whose turn it is not.
 //! - [`message`] is what an alert says; [`slack`] and [`webhook`] are its forms, and what answers mean.
 //! - [`post`] is one request to a URL that a tenant chose.
 
+mod line;
 mod message;
 pub mod post;
 mod slack;
@@ -17,7 +19,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use flagmeter_core::delivery::{self, Attempt, LONGEST_WAIT, Next, Patience};
+use flagmeter_core::delivery::{self, Attempt, GIVE_UP_AFTER, Next, Patience};
 use flagmeter_core::period::BillingPeriod;
 use flagmeter_core::projection::{self, Projection, Recent};
 use flagmeter_runtime::clock::Clock;
@@ -25,16 +27,17 @@ use flagmeter_store::postgres::deliveries::{self, Channel, Conclusion, Kind, Tak
 use flagmeter_store::postgres::series;
 use flagmeter_store::sealed::Sealer;
 use flagmeter_store::{PgPool, StoreError, postgres};
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+pub use self::line::Line;
 use self::message::Message;
 use self::post::{Answer, Poster};
 use self::webhook::Key;
-use crate::metrics::{Deliveries, Outcome};
+use crate::metrics::Deliveries;
 
 /// How long a message is one worker's. A request takes 10 seconds at most; the rest is for PostgreSQL to come back, so
 /// that what came of it can be written.
@@ -58,6 +61,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long it waits after PostgreSQL did not answer.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
 
+/// How long what is under way may take to end: a request, and a while for PostgreSQL to take what came of it. A pod that
+/// is told to stop has 30 seconds.
+pub const ENDING: Duration = Duration::from_secs(20);
+
 /// How often the outbox is measured.
 const MEASURE_EVERY: Duration = Duration::from_secs(10);
 
@@ -72,6 +79,8 @@ pub struct Notifier {
     pub sealer: Sealer,
     /// Sends.
     pub poster: Poster,
+    /// Those who wait for their turn.
+    pub line: Line,
     /// Says when it is.
     pub clock: Clock,
     /// What it counts about itself.
@@ -104,12 +113,14 @@ impl Verdict {
 /// What is needed to send a message, opened. It has no `Debug`: nothing of it may be printed.
 struct Opened {
     url: String,
+    /// By which its turns are known.
+    fingerprint: String,
     keys: Vec<Key>,
 }
 
 impl Notifier {
-    /// Sends what is due until `shutdown`; what is under way then is ended, within seconds.
-    pub async fn run(self: Arc<Self>, shutdown: &CancellationToken) {
+    /// Sends what is due until `shutdown`. What is under way then may end for as long as `ending`.
+    pub async fn run(self: Arc<Self>, shutdown: &CancellationToken, ending: Duration) {
         tokio::select! {
             () = self.wait_for_schema() => {}
             () = shutdown.cancelled() => return,
@@ -125,7 +136,10 @@ impl Notifier {
             () = self.send_on(&mut under_way, shutdown) => {}
             () = measuring => {}
         }
-        while under_way.join_next().await.is_some() {}
+        let end = async { while under_way.join_next().await.is_some() {} };
+        if timeout(ending, end).await.is_err() {
+            tracing::warn!("stopped before it was written what came of a message; it may be sent again");
+        }
     }
 
     async fn wait_for_schema(&self) {
@@ -174,56 +188,69 @@ impl Notifier {
 
     /// From a message that was taken to what came of it.
     async fn deliver(&self, taken: Taken) {
+        let conclusion = match self.admit(&taken).await {
+            Ok(opened) => self.send(&taken, &opened).await,
+            Err(conclusion) => conclusion,
+        };
+        self.conclude(&taken, &conclusion).await;
+    }
+
+    /// Whether the message may go now: there is somebody to send it to, and it is the URL's turn. If not, what becomes
+    /// of it.
+    async fn admit(&self, taken: &Taken) -> Result<Opened, Conclusion> {
         let Some(target) = &taken.target else {
-            let why = "the tenant has no such channel any more, or turned it off";
-            return self.conclude(&taken, Conclusion::Skipped { why }, Outcome::Skipped).await;
+            let why = "the tenant has no such channel any more, or turned it off, or was deleted".to_owned();
+            return Err(Conclusion::Skipped { why });
         };
-        let verdict = match self.open(&taken, target) {
-            Err(verdict) => verdict,
-            Ok(opened) => {
-                let exhaustion = self.exhaustion(&taken).await;
-                // The same text for every tenant, so that all who share a channel share its turns.
-                let fingerprint = self.sealer.fingerprint("", &opened.url);
-                match deliveries::take_turn(&self.pool, &fingerprint, self.clock.now(), PAUSE).await {
-                    // Whatever PostgreSQL took so long for, another worker may be about to take the message.
-                    Ok(Ok(())) if taken.leased_until.duration_since(self.clock.now()) < NEEDED => {
-                        let at = self.clock.now();
-                        return self.conclude(&taken, Conclusion::PutBack { at }, Outcome::PutBack).await;
-                    }
-                    Ok(Ok(())) => self.send(&taken, exhaustion, &opened, &fingerprint).await,
-                    Ok(Err(at)) => {
-                        return self.conclude(&taken, Conclusion::PutBack { at }, Outcome::PutBack).await;
-                    }
-                    // The lease passes, and somebody tries again.
-                    Err(error) => {
-                        return tracing::warn!(
-                            error = &error as &dyn std::error::Error,
-                            alert = taken.alert,
-                            "failed to take a turn"
-                        );
-                    }
-                }
+        let opened = self.open(taken, target).map_err(|verdict| self.settle(taken, verdict))?;
+        let now = self.clock.now();
+        match deliveries::take_turn(&self.pool, &opened.fingerprint, now, PAUSE).await {
+            Ok(Ok(())) => Ok(opened),
+            Ok(Err(at)) => {
+                let at = self.line.place(&opened.fingerprint, at);
+                Err(if delivery::may_wait(taken.tried_since, at) {
+                    Conclusion::PutBack { at }
+                } else {
+                    let why = "its receiver asked for rest, or others went first, until the day was over";
+                    Conclusion::GivenUp { why: why.to_owned() }
+                })
             }
-        };
-        self.settle(&taken, &verdict).await;
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    alert = taken.alert,
+                    "failed to take a turn"
+                );
+                Err(Conclusion::PutBack { at: now + PAUSE })
+            }
+        }
     }
 
     /// The URL and the keys, in memory for as long as the message is under way.
     fn open(&self, taken: &Taken, target: &Target) -> Result<Opened, Verdict> {
-        let open = |sealed: &[u8]| {
-            self.sealer.open(&taken.tenant, sealed).ok_or_else(|| {
-                Verdict::failed("what is stored of the channel does not open with this worker's FLAGMETER_ENCRYPTION_KEY; the operator and the worker must have the same")
-            })
+        let open = |sealed: &[u8]| self.sealer.open(&taken.tenant, sealed);
+        let closed = || {
+            Verdict::failed("what is stored of the channel does not open with this worker's FLAGMETER_ENCRYPTION_KEY; the operator and the worker must have the same")
         };
-        let url = open(&target.url)?.trim().to_owned();
+        let url = open(&target.url).ok_or_else(closed)?.trim().to_owned();
         let mut keys = Vec::new();
-        for secret in [&target.secret, &target.previous_secret].into_iter().flatten() {
-            let key = Key::of(&open(secret)?);
+        if let Some(secret) = &target.secret {
+            let key = Key::of(&open(secret).ok_or_else(closed)?);
             keys.push(key.ok_or_else(|| {
                 Verdict::refused("the webhook's secret is not `whsec_` and base64 of 24 to 64 bytes; correct it in its Secret")
             })?);
         }
-        Ok(Opened { url, keys })
+        if let Some(former) = &target.previous_secret {
+            // One that was sealed before the encryption key was changed: the receiver has the new secret by now, or soon.
+            let key = open(former).and_then(|secret| Key::of(&secret));
+            if key.is_none() {
+                tracing::warn!(tenant.name = taken.tenant, "the webhook's former secret does not open; signed with the new one alone");
+            }
+            keys.extend(key);
+        }
+        // The same text for every tenant, so that all who share a channel share its turns.
+        let fingerprint = self.sealer.fingerprint("", &url);
+        Ok(Opened { url, fingerprint, keys })
     }
 
     /// When the quota will be used up, if that can be said.
@@ -234,66 +261,75 @@ impl Notifier {
             return None;
         }
         let days = projection::days(now);
-        let sums = timeout(READING_LIMIT, series::sums(&self.pool, &taken.tenant, None, &days)).await;
-        let recent = Recent::new(now, &sums.ok()?.ok()?);
-        Projection::of(taken.total_tokens, taken.monthly_quota, &period, Some(&recent), now).exhaustion()
+        let sums = series::sums(&self.pool, &taken.tenant, None, &days, READING_LIMIT).await;
+        let recent = Recent::new(now, &sums.ok()?);
+        // What is told was used then, however long ago that is.
+        let (used, then) = (taken.total_tokens, taken.created_at);
+        Projection::of(used, &taken.quota, &period, Some(&recent), then).exhaustion().filter(|end| now < *end)
     }
 
-    async fn send(
-        &self,
-        taken: &Taken,
-        exhaustion: Option<Timestamp>,
-        opened: &Opened,
-        fingerprint: &str,
-    ) -> Verdict {
+    /// Sends a message whose turn it is.
+    async fn send(&self, taken: &Taken, opened: &Opened) -> Conclusion {
+        let exhaustion = self.exhaustion(taken).await;
         let now = self.clock.now();
-        let message = Message { taken, exhaustion, public_url: self.public_url.as_deref() };
-        let (headers, body) = compose(&message, &opened.keys, now);
-        let mut verdict = match self.poster.post(&opened.url, headers, body).await {
-            Ok(answer) => {
-                let mut verdict = judge(taken.channel, &answer);
-                if let Attempt::Failed { retry_after } = &mut verdict.attempt {
-                    let asked = answer.retry_after.as_deref();
-                    *retry_after = asked.and_then(|asked| delivery::retry_after(asked, self.clock.now()));
-                }
-                verdict
-            }
-            Err(fault) if fault.is_final() => Verdict::refused(&fault.to_string()),
-            Err(fault) => Verdict::failed(&fault.to_string()),
-        };
-        if let Attempt::Failed { retry_after: Some(asked) } = verdict.attempt {
-            verdict.why = format!("{}, and asked to wait {} s", verdict.why, asked.as_secs());
-            let until = self.clock.now() + asked.min(LONGEST_WAIT);
-            if let Err(error) = deliveries::hold(&self.pool, fingerprint, until).await {
-                // This message waits all the same; others to the URL will be told so, too.
-                tracing::warn!(error = &error as &dyn std::error::Error, "failed to hold messages to a URL");
-            }
+        if taken.leased_until.duration_since(now) < NEEDED {
+            // Whatever PostgreSQL took so long for, another worker may be about to take the message.
+            return Conclusion::PutBack { at: now };
         }
-        verdict
+        let message = Message { taken, now, exhaustion, public_url: self.public_url.as_deref() };
+        let (headers, body) = compose(&message, &opened.keys, now);
+        let answer = match self.poster.post(&opened.url, headers, body).await {
+            Ok(answer) => answer,
+            Err(fault) if fault.is_final() => return self.settle(taken, Verdict::refused(&fault.to_string())),
+            Err(fault) => return self.settle(taken, Verdict::failed(&fault.to_string())),
+        };
+        let now = self.clock.now();
+        let asked = answer.retry_after.as_deref().and_then(|asked| delivery::retry_after(asked, now));
+        let mut verdict = judge(taken.channel, &answer);
+        if let (Attempt::Failed { retry_after }, Some(asked)) = (&mut verdict.attempt, asked) {
+            *retry_after = Some(asked);
+            verdict.why = format!("{}, and asked to wait {} s", verdict.why, asked.as_secs());
+        }
+        let is_failed = matches!(verdict.attempt, Attempt::Failed { .. });
+        let conclusion = self.settle(taken, verdict);
+        let rest = match (&conclusion, asked) {
+            (_, Some(asked)) if is_failed => Some(now + asked.min(GIVE_UP_AFTER)),
+            (Conclusion::Again { at, .. }, None) if answer.status == StatusCode::TOO_MANY_REQUESTS => Some(*at),
+            _ => None,
+        };
+        if let Some(until) = rest {
+            self.hold(&opened.fingerprint, until).await;
+        }
+        conclusion
     }
 
-    /// Decides what happens next, and writes it.
-    async fn settle(&self, taken: &Taken, verdict: &Verdict) {
+    /// Lets all messages to a URL wait, whose receiver has asked for rest, or has had too many.
+    async fn hold(&self, url: &str, until: Timestamp) {
+        if let Err(error) = deliveries::hold(&self.pool, url, until).await {
+            // This message waits all the same; others to the URL will be told so, too.
+            tracing::warn!(error = &error as &dyn std::error::Error, "failed to hold messages to a URL");
+        }
+    }
+
+    /// Decides what happens next.
+    fn settle(&self, taken: &Taken, verdict: Verdict) -> Conclusion {
         let now = self.clock.now();
         let patience = if taken.kind == Kind::Test { Patience::Once } else { Patience::Day };
         // Each RandomState has keys of its own, so the hash of nothing is a number of chance.
         let chance =
             f64::from(u32::try_from(RandomState::new().hash_one(()) % 1_000).unwrap_or_default()) / 1_000.0;
-        let why = verdict.why.as_str();
-        let given_up = format!("given up: {why}");
-        let next = delivery::next(verdict.attempt, patience, taken.attempts, taken.tried_since, now, chance);
-        let (conclusion, outcome) = match next {
-            Next::Delivered => (Conclusion::Delivered(now), Outcome::Delivered),
-            Next::Failed => (Conclusion::Failed { why }, Outcome::Failed),
-            Next::GivenUp if patience == Patience::Once => (Conclusion::Failed { why }, Outcome::Failed),
-            Next::GivenUp => (Conclusion::Failed { why: &given_up }, Outcome::GivenUp),
-            Next::Again(wait) => (Conclusion::Again { at: now + wait, why }, Outcome::Retried),
-        };
-        self.conclude(taken, conclusion, outcome).await;
+        let Verdict { attempt, why } = verdict;
+        match delivery::next(attempt, patience, taken.attempts, taken.tried_since, now, chance) {
+            Next::Delivered => Conclusion::Delivered(now),
+            Next::Failed => Conclusion::Failed { why },
+            Next::GivenUp if patience == Patience::Once => Conclusion::Failed { why },
+            Next::GivenUp => Conclusion::GivenUp { why },
+            Next::Again(wait) => Conclusion::Again { at: now + wait, why },
+        }
     }
 
     /// Writes what came of a message, as long as the message is this worker's.
-    async fn conclude(&self, taken: &Taken, conclusion: Conclusion<'_>, outcome: Outcome) {
+    async fn conclude(&self, taken: &Taken, conclusion: &Conclusion) {
         let begun = Instant::now();
         let mut wait = Duration::from_millis(100);
         loop {
@@ -316,7 +352,7 @@ impl Notifier {
                 }
             }
         }
-        self.metrics.ended(taken.channel, outcome);
+        self.metrics.ended(taken.channel, conclusion);
         let (alert, channel, attempts) = (taken.alert, taken.channel.as_str(), taken.attempts);
         let tenant = taken.tenant.as_str();
         macro_rules! say {
@@ -326,7 +362,7 @@ impl Notifier {
         }
         match conclusion {
             Conclusion::Delivered(_) => say!(info, "delivered an alert of {tenant}"),
-            Conclusion::Failed { why } => say!(error, why, "failed to deliver an alert of {tenant}"),
+            Conclusion::Failed { why } | Conclusion::GivenUp { why } => say!(error, why, "failed to deliver an alert of {tenant}"),
             Conclusion::Again { why, .. } => say!(warn, why, "an alert of {tenant} is tried again"),
             Conclusion::Skipped { why } => say!(info, why, "an alert of {tenant} goes nowhere"),
             Conclusion::PutBack { .. } => {}
@@ -342,6 +378,7 @@ impl Notifier {
                 tracing::warn!(error = &error as &dyn std::error::Error, "failed to measure the outbox");
             }
         }
+        self.line.forget(now);
         if let Err(error) = deliveries::forget_turns(&self.pool, now - TURNS_KEPT).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "failed to forget turns");
         }

@@ -13,7 +13,7 @@ use flagmeter_store::sealed::Sealer;
 use flagmeter_store::{PgPool, testing};
 use flagmeter_worker::metrics::Deliveries;
 use flagmeter_worker::notifier::post::Poster;
-use flagmeter_worker::notifier::{LEASE, Notifier, PAUSE};
+use flagmeter_worker::notifier::{LEASE, Line, Notifier, PAUSE};
 use jiff::{SignedDuration, Timestamp};
 use receiver::{Behaviour, Receiver};
 use serde_json::{Value, json};
@@ -41,12 +41,18 @@ fn later(seconds: i64) -> Timestamp {
 
 /// A notifier whose clock stands at `at`, with these connections to PostgreSQL.
 fn notifier(pool: &PgPool, at: Timestamp, poster: Poster) -> Notifier {
+    measured(pool, at, poster, &prometheus::Registry::new())
+}
+
+/// One whose metrics are in `registry`.
+fn measured(pool: &PgPool, at: Timestamp, poster: Poster, registry: &prometheus::Registry) -> Notifier {
     Notifier {
         pool: pool.clone(),
         sealer: sealer(),
         poster,
+        line: Line::default(),
         clock: Clock::fixed(at),
-        metrics: Deliveries::register(&prometheus::Registry::new()).unwrap(),
+        metrics: Deliveries::register(registry).unwrap(),
         public_url: None,
     }
 }
@@ -156,6 +162,18 @@ async fn an_alert_is_one_message_however_often_it_is_looked_for(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_password_in_a_url_is_sent_as_basic_authentication(pool: PgPool) {
+    let receiver = Receiver::start([OK]).await;
+    add_webhook(&pool, "acme", &format!("http://user:p%40ss@127.0.0.1:{}/x", receiver.port())).await;
+    let alert = cross(&pool, "acme", "webhook").await;
+    assert_eq!(send_due(&pool, noon()).await, 1);
+    assert_eq!(outcome(&pool, alert).await.0, "delivered");
+    let headers = &receiver.received()[0].headers;
+    assert_eq!(headers["authorization"], "Basic dXNlcjpwQHNz");
+    assert_eq!(headers["host"], format!("127.0.0.1:{}", receiver.port()));
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
 async fn what_slack_answers_decides_what_happens_next(pool: PgPool) {
     let elsewhere = Receiver::start([OK]).await;
     let location: &'static str =
@@ -174,7 +192,8 @@ async fn what_slack_answers_decides_what_happens_next(pool: PgPool) {
             Some((120, 120)),
             "asked to wait 120 s",
         ),
-        (Behaviour::Answer(429, "Retry-After: 99999999\r\n", ""), "pending", Some((3_600, 3_600)), "429"),
+        (Behaviour::Answer(429, "Retry-After: 7200\r\n", ""), "pending", Some((7_200, 7_200)), "429"),
+        (Behaviour::Answer(429, "Retry-After: 99999999\r\n", ""), "failed", None, "given up: Slack answered 429"),
         (Behaviour::Answer(500, "", "rollup_error"), "pending", Some((3, 5)), "500"),
         (Behaviour::Answer(302, location, ""), "pending", Some((3, 5)), "not followed"),
         (Behaviour::Hang, "pending", Some((3, 5)), "no answer within"),
@@ -245,9 +264,10 @@ async fn sixteen_notifiers_at_once_send_one_message(pool: PgPool) {
     let shutdown = CancellationToken::new();
     let tasks: Vec<_> = (0..16)
         .map(|_| {
+            let own = testing::own_connection(&pool);
             let (notifier, shutdown) =
-                (Arc::new(notifier(&pool, noon(), Poster::new(true))), shutdown.clone());
-            tokio::spawn(async move { notifier.run(&shutdown).await })
+                (Arc::new(notifier(&own, noon(), Poster::new(true))), shutdown.clone());
+            tokio::spawn(async move { notifier.run(&shutdown, PATIENCE).await })
         })
         .collect();
     until("it is delivered", async || outcome(&pool, alert).await.0 == "delivered").await;
@@ -301,6 +321,26 @@ async fn a_worker_that_dies_between_answer_and_commit_costs_a_duplicate_of_the_s
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_worker_that_stops_does_not_wait_for_postgresql_for_longer_than_it_may(pool: PgPool) {
+    let (arrived, open) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let receiver = Receiver::start([Behaviour::Gate(arrived.clone(), open.clone()), OK]).await;
+    add_slack(&pool, "acme", &receiver.url()).await;
+    let alert = cross(&pool, "acme", "slack").await;
+    let (notifier, shutdown) = (Arc::new(notifier(&pool, noon(), Poster::new(true))), CancellationToken::new());
+    let stop = shutdown.clone();
+    let task = tokio::spawn(async move { notifier.run(&stop, Duration::from_millis(100)).await });
+    arrived.notified().await;
+    // What came of the message cannot be written for as long as the test holds its row.
+    let mut lock = pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM alert_deliveries FOR UPDATE").execute(&mut *lock).await.unwrap();
+    shutdown.cancel();
+    open.notify_one();
+    tokio::time::timeout(PATIENCE, task).await.unwrap().unwrap();
+    lock.rollback().await.unwrap();
+    assert_eq!(outcome(&pool, alert).await.0, "pending");
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
 async fn one_url_gets_about_a_message_a_second_whoever_sends_it_and_none_while_it_asks_for_rest(
     pool: PgPool,
 ) {
@@ -323,6 +363,81 @@ async fn one_url_gets_about_a_message_a_second_whoever_sends_it_and_none_while_i
     for alert in alerts {
         assert_eq!(outcome(&pool, alert).await.0, "delivered");
     }
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_receiver_that_has_too_many_gets_no_other_message_before_the_one_it_refused(pool: PgPool) {
+    let receiver = Receiver::start([Behaviour::Answer(429, "", ""), OK]).await;
+    for tenant in ["acme", "globex"] {
+        add_slack(&pool, tenant, &receiver.url()).await;
+    }
+    let first = cross(&pool, "acme", "slack").await;
+    assert_eq!(send_due(&pool, noon()).await, 1);
+    let wait = outcome(&pool, first).await.2;
+    assert!(wait >= 3, "{wait}");
+    let second = cross(&pool, "globex", "slack").await;
+    assert_eq!(send_due(&pool, later(2)).await, 1);
+    assert_eq!((receiver.received().len(), outcome(&pool, second).await.2), (1, wait));
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_message_that_only_waits_for_others_is_given_up_after_a_day_too(pool: PgPool) {
+    let receiver = Receiver::start([OK]).await;
+    add_slack(&pool, "acme", &receiver.url()).await;
+    let alert = cross(&pool, "acme", "slack").await;
+    let hold = async |until: Timestamp| {
+        let url = sealer().fingerprint("", &receiver.url());
+        flagmeter_store::postgres::deliveries::hold(&pool, &url, until).await.unwrap();
+    };
+    for seconds in [0, 43_200] {
+        hold(later(seconds + 43_200)).await;
+        assert_eq!(send_due(&pool, later(seconds)).await, 1);
+        let (state, attempts, next, _) = outcome(&pool, alert).await;
+        assert_eq!((state.as_str(), attempts, next), ("pending", 0, seconds + 43_200));
+    }
+    hold(later(86_401)).await;
+    assert_eq!(send_due(&pool, later(86_400)).await, 1);
+    let (state, _, _, error) = outcome(&pool, alert).await;
+    assert!(state == "failed" && error.starts_with("given up: "), "{state}: {error}");
+    assert!(receiver.received().is_empty());
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn those_who_wait_for_a_url_come_one_after_another_and_only_whose_turn_it_is_has_its_usage_summed(
+    pool: PgPool,
+) {
+    let receiver = Receiver::start([OK]).await;
+    let mut alerts = Vec::new();
+    for tenant in ["acme", "globex", "initech", "umbrella"] {
+        add_slack(&pool, tenant, &receiver.url()).await;
+        alerts.push(cross(&pool, tenant, "slack").await);
+    }
+    sqlx::query(
+        "INSERT INTO rollups (tenant, feature, minute, total_tokens)
+         SELECT id, 'gpt-4', $1::timestamptz - interval '1 hour', 1 FROM tenants",
+    )
+    .bind(testing::NOON)
+    .execute(&pool)
+    .await
+    .unwrap();
+    let own = testing::own_connection(&pool);
+    assert_eq!(send_due(&own, noon()).await, 4);
+    let mut waits = Vec::new();
+    for alert in &alerts {
+        let (state, _, seconds, _) = outcome(&pool, *alert).await;
+        waits.extend((state == "pending").then_some(seconds));
+    }
+    waits.sort_unstable();
+    assert_eq!((receiver.received().len(), waits), (1, vec![1, 2, 3]));
+    for seconds in 1..=3 {
+        assert_eq!(send_due(&own, later(seconds)).await, 1, "after {seconds} s");
+    }
+    assert_eq!(receiver.received().len(), 4);
+    // What a connection did is known at once if it is asked to say so.
+    sqlx::query("SELECT pg_stat_force_next_flush()").execute(&own).await.unwrap();
+    let read = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'rollups'";
+    let read: i64 = sqlx::query_scalar(read).fetch_one(&own).await.unwrap();
+    assert_eq!(read, 4, "a row for each message");
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
@@ -390,23 +505,26 @@ async fn over_https_the_receiver_must_be_who_it_says(pool: PgPool) {
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
 async fn a_message_says_when_the_quota_will_be_used_up_if_usage_is_steady(pool: PgPool) {
-    let receiver = Receiver::start([OK]).await;
+    let receiver = Receiver::start([Behaviour::Answer(500, "", ""), OK]).await;
     add_webhook(&pool, "acme", &receiver.url()).await;
     // 30,000 tokens a day: the 187,655 that are left last for six days and some hours.
     sqlx::query(
         "INSERT INTO rollups (tenant, feature, minute, total_tokens)
          SELECT 'acme', 'gpt-4', $1::timestamptz - interval '12 hours' - day * interval '1 day', 30000
-         FROM generate_series(0, 6) AS day",
+         FROM generate_series(-1, 6) AS day",
     )
     .bind(testing::NOON)
     .execute(&pool)
     .await
     .unwrap();
     cross(&pool, "acme", "webhook").await;
-    assert_eq!(send_due(&pool, noon()).await, 1);
-    let said = receiver.received()[0].json();
-    let exhaustion = said["data"]["projectedExhaustion"].as_str().unwrap();
-    assert!(exhaustion.starts_with("2026-06-21T1"), "{said}");
+    // Sent at once, or twenty hours later: it tells what was used then, and so when that will be all.
+    for (number, seconds) in [0, 72_000].into_iter().enumerate() {
+        assert_eq!(send_due(&pool, later(seconds)).await, 1);
+        let said = receiver.received()[number].json();
+        let exhaustion = said["data"]["projectedExhaustion"].as_str().unwrap();
+        assert!(exhaustion.starts_with("2026-06-21T1"), "{said}");
+    }
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
@@ -438,6 +556,62 @@ async fn what_cannot_be_sent_says_why(pool: PgPool) {
         assert!(found == state && error.contains(part), "{tenant}: {found}, {error}");
     }
     assert!(receiver.received().is_empty());
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_former_secret_that_does_not_open_is_left_out(pool: PgPool) {
+    let receiver = Receiver::start([OK]).await;
+    add_webhook(&pool, "acme", &receiver.url()).await;
+    let other: Sealer = "AQECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".parse().unwrap();
+    sqlx::query("UPDATE webhooks SET previous_secret = $1")
+        .bind(other.seal("acme", OLDER_SECRET).unwrap())
+        .execute(&pool)
+        .await
+        .unwrap();
+    let alert = cross(&pool, "acme", "webhook").await;
+    assert_eq!(send_due(&pool, noon()).await, 1);
+    assert_eq!(outcome(&pool, alert).await.0, "delivered");
+    let message = receiver.received().remove(0);
+    assert!(verify(&message, SECRET, &message.body));
+    assert_eq!(message.headers["webhook-signature"].split(' ').count(), 1);
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn the_metrics_say_what_came_of_each_attempt_and_to_nobody_where_it_went(pool: PgPool) {
+    let receiver = Receiver::start([
+        OK,
+        Behaviour::Answer(500, "", "s3cret-part"),
+        Behaviour::Answer(410, "", "s3cret-part"),
+        OK,
+    ])
+    .await;
+    // Each has a URL of its own, but the last, which has to wait for another's turn.
+    for (number, tenant) in ["one", "two", "three", "four", "five"].into_iter().enumerate() {
+        let number = if tenant == "five" { 3 } else { number };
+        add_webhook(&pool, tenant, &format!("{}/{number}", receiver.url())).await;
+        cross(&pool, tenant, "webhook").await;
+    }
+    add_slack(&pool, "off", &receiver.url()).await;
+    sqlx::query("UPDATE slack_webhooks SET enabled = false").execute(&pool).await.unwrap();
+    cross(&pool, "off", "slack").await;
+    let registry = prometheus::Registry::new();
+    let notifier = measured(&pool, noon(), Poster::new(true), &registry);
+    while notifier.send_one().await.unwrap() {}
+
+    let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+    for (channel, outcome, number) in [
+        ("webhook", "delivered", 2),
+        ("webhook", "retried", 1),
+        ("webhook", "failed", 1),
+        ("webhook", "put_back", 1),
+        ("webhook", "given_up", 0),
+        ("slack", "skipped", 1),
+        ("slack", "delivered", 0),
+    ] {
+        let line = format!("flagmeter_worker_deliveries_total{{channel=\"{channel}\",outcome=\"{outcome}\"}} {number}\n");
+        assert!(text.contains(&line), "{line}{text}");
+    }
+    assert!(!text.contains("s3cret") && !text.contains("127.0.0.1"), "{text}");
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
@@ -478,7 +652,10 @@ async fn no_log_and_no_error_holds_a_url_or_a_secret(pool: PgPool) {
     let receiver =
         Receiver::start([Behaviour::Answer(500, "Retry-After: 1\r\n", "s3cret-part"), Behaviour::Reset])
             .await;
-    for url in [receiver.url(), "http://s3cret-part.invalid/".to_owned(), "s3cret-part".to_owned()] {
+    let with_password = receiver.url().replace("http://", "http://user:s3cret-part@");
+    for url in
+        [receiver.url(), with_password, "http://s3cret-part.invalid/".to_owned(), "s3cret-part".to_owned()]
+    {
         let tenant = format!("tenant-{}", url.len());
         add_webhook(&pool, &tenant, &url).await;
         let alert = cross(&pool, &tenant, "webhook").await;
@@ -490,7 +667,8 @@ async fn no_log_and_no_error_holds_a_url_or_a_secret(pool: PgPool) {
     }
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     assert!(log.contains("an alert of tenant-") && log.contains("failed to deliver"), "{log}");
-    for secret in ["s3cret-part", &SECRET[6..], &OLDER_SECRET[6..]] {
+    let password = "dXNlcjpzM2NyZXQtcGFydA==";
+    for secret in ["s3cret-part", password, &SECRET[6..], &OLDER_SECRET[6..]] {
         assert!(!log.contains(secret), "{secret} is in the log");
     }
 }
@@ -526,6 +704,20 @@ async fn a_webhook_is_signed_so_that_the_documented_example_verifies_it_with_eit
     assert!(verify(&message, OLDER_SECRET, &message.body), "the secret is being changed");
     assert!(!verify(&message, "whsec_QUJDREVGR0hJSktMTU5PUFFSU1RVVldY", &message.body));
     assert!(!verify(&message, SECRET, &[&message.body[..], b" "].concat()));
+    // Nothing that a stranger sends makes it fail.
+    for (header, value) in [
+        ("webhook-signature", "v1,ü"),
+        ("webhook-signature", ""),
+        ("webhook-timestamp", "now"),
+        ("webhook-timestamp", "ü"),
+        ("webhook-id", "ü"),
+    ] {
+        let mut message = message.clone();
+        message.headers.insert(header.to_owned(), value.to_owned());
+        assert!(!verify(&message, SECRET, &message.body), "{header}: {value}");
+        message.headers.remove(header);
+        assert!(!verify(&message, SECRET, &message.body), "without {header}");
+    }
 
     let expected = json!({
         "type": "quota.threshold_crossed",

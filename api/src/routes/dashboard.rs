@@ -55,7 +55,7 @@ impl Row {
     fn of(tenant: &Known, snapshot: &Snapshot, now: Timestamp) -> Self {
         let current = snapshot.current(tenant, now);
         let (used, quota, recent) = (current.usage.total_tokens, tenant.quota.at(now), tenant.recent());
-        let projection = Projection::of(used, quota, &current.period, recent.as_deref(), now);
+        let projection = Projection::of(used, &tenant.quota, &current.period, recent.as_deref(), now);
         let day = |instant| tenant.calendar.terms().time_zone.to_datetime(instant).date().to_string();
         let percent = quota::percent(used, quota);
         Self {

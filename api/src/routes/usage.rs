@@ -82,7 +82,7 @@ async fn usage(State(state): State<Arc<AppState>>, Path(tenant): Path<String>) -
     let quota = tenant.quota.at(now);
     let boosts = tenant.quota.boosts.iter();
     let recent = tenant.recent();
-    let projection = Projection::of(used, quota, &current.period, recent.as_deref(), now);
+    let projection = Projection::of(used, &tenant.quota, &current.period, recent.as_deref(), now);
     let features = current.usage.features.iter();
     let answer = Answer {
         tenant: tenant.id.as_str(),

@@ -176,6 +176,35 @@ async fn usage_follows_what_is_counted_and_the_quota_follows_the_tenant(pool: Pg
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_boost_that_holds_is_in_the_quota_and_named(pool: PgPool) {
+    testing::add_tenant(&pool, "acme").await;
+    let boost = |from: &str, until: &str| json!({ "tokens": 500_000, "from": from, "until": until, "reason": "launch" });
+    let (over, holds, to_come, later) = (
+        boost("2026-06-01T00:00:00Z", "2026-06-15T12:00:00Z"),
+        boost("2026-06-15T12:00:00Z", "2026-06-20T00:00:00Z"),
+        boost("2026-06-30T23:59:59Z", "2026-07-20T00:00:00Z"),
+        boost("2026-07-01T00:00:00Z", "2026-07-20T00:00:00Z"),
+    );
+    sqlx::query("UPDATE tenants SET quota_boosts = $1")
+        .bind(json!([over, holds, to_come, later]))
+        .execute(&pool)
+        .await
+        .unwrap();
+    usage::count(&pool, [testing::event("acme", 750_000)]).await;
+    let server = Server::start(pool, &[]).await;
+    let seen = until("the usage is counted", async || {
+        let answer = server.get("/usage/acme").await.json;
+        (answer["totalTokens"] == 750_000).then_some(answer)
+    })
+    .await;
+    assert_eq!((&seen["monthlyQuota"], &seen["baseQuota"]), (&json!(1_500_000), &json!(1_000_000)));
+    assert_eq!((&seen["quotaPercent"], &seen["remainingTokens"]), (&json!(50), &json!(750_000)));
+    assert_eq!(seen["boosts"], json!([holds, to_come]), "those of now, and of this period");
+    let check = server.get("/check/acme?tokens=750000").await.json;
+    assert_eq!((&check["allowed"], &check["monthlyQuota"]), (&json!(true), &json!(1_500_000)));
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
 async fn a_tenant_that_is_created_or_detached_is_known_at_once(pool: PgPool) {
     let server = Server::start(pool.clone(), &["acme"]).await;
     let missing = server.get("/usage/globex").await;

@@ -6,7 +6,9 @@ use anyhow::{Context, bail};
 use flagmeter_core::number::grouped;
 use flagmeter_core::quota;
 use flagmeter_store::PgPool;
-use flagmeter_store::postgres::deliveries::{self, Alert, Delivery};
+use flagmeter_store::postgres::deliveries::{self, Alert, Delivery, Kind};
+
+use super::no_tenant;
 
 /// List a tenant's alerts, the newest first, a line for each message.
 ///
@@ -27,8 +29,8 @@ pub(super) async fn run(arguments: Arguments, pool: &PgPool) -> anyhow::Result<E
     let alerts = deliveries::list(pool, &arguments.tenant, arguments.limit.into())
         .await
         .context("the alerts could not be read; is DATABASE_URL right, and the database migrated?")?;
-    if alerts.is_empty() && deliveries::find_terms(pool, &arguments.tenant).await?.is_none() {
-        bail!("there is no tenant {:?}; `flagmeter audit` lists those there are", arguments.tenant);
+    if alerts.is_empty() && !deliveries::exists(pool, &arguments.tenant).await? {
+        bail!(no_tenant(&arguments.tenant));
     }
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&alerts)?);
@@ -50,10 +52,10 @@ fn table(alerts: &[Alert]) -> String {
 }
 
 fn rows(alert: &Alert) -> Vec<String> {
-    let what = match alert.kind.as_str() {
-        "crossed" => format!("reached {} %", alert.threshold),
-        "recovered" => format!("below {} %", alert.threshold),
-        other => other.to_owned(),
+    let what = match alert.kind {
+        Kind::Crossed => format!("reached {} %", alert.threshold),
+        Kind::Recovered => format!("below {} %", alert.threshold),
+        Kind::Test => "test".to_owned(),
     };
     let row = |channel: &str, state: &str, detail: String| {
         line([

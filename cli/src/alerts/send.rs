@@ -4,13 +4,11 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use flagmeter_core::period::{BillingDay, BillingPeriod};
 use flagmeter_runtime::clock::Clock;
 use flagmeter_store::PgPool;
-use flagmeter_store::postgres::deliveries::{self, Channel, Delivery, Wanted};
-use jiff::tz::TimeZone;
+use flagmeter_store::postgres::deliveries::{self, Channel, Delivery, Kind, Wanted};
 
-use super::ChannelName;
+use super::{ChannelName, no_tenant};
 
 /// The wait between two looks.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
@@ -23,7 +21,7 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
 pub(super) struct ResendArguments {
     #[command(flatten)]
     common: Common,
-    /// The alert's number, as `flagmeter alerts list` shows it [default: the newest that is no test]
+    /// The alert's number, as `flagmeter alerts list` shows it [default: that of the newest threshold reached]
     #[arg(long, value_name = "NUMBER")]
     alert: Option<i64>,
 }
@@ -52,13 +50,19 @@ struct Common {
 pub(super) async fn resend(arguments: ResendArguments, pool: &PgPool) -> anyhow::Result<ExitCode> {
     let ResendArguments { common, alert } = arguments;
     let tenant = &common.tenant;
-    let _ = terms(pool, tenant).await?;
+    let exists = deliveries::exists(pool, tenant)
+        .await
+        .context("the tenant could not be read; is DATABASE_URL right, and the database migrated?")?;
+    if !exists {
+        bail!(no_tenant(tenant));
+    }
     let alert = if let Some(alert) = alert {
         alert
     } else {
         let recent = deliveries::list(pool, tenant, 1_000).await?;
-        // One that was told in place of others, if several thresholds were reached at once.
-        let newest = recent.iter().find(|alert| alert.kind != "test" && alert.superseded_by.is_none());
+        // Recoveries are not told. Of several thresholds reached at once, one is told in place of the others.
+        let newest =
+            recent.iter().find(|alert| alert.kind == Kind::Crossed && alert.superseded_by.is_none());
         newest
             .with_context(|| format!("{tenant} has had no alerts; `flagmeter alerts test` sends a test"))?
             .id
@@ -68,22 +72,10 @@ pub(super) async fn resend(arguments: ResendArguments, pool: &PgPool) -> anyhow:
 
 pub(super) async fn test(arguments: TestArguments, pool: &PgPool) -> anyhow::Result<ExitCode> {
     let common = arguments.common;
-    let (billing_day, time_zone) = terms(pool, &common.tenant).await?;
-    let day = BillingDay::try_from(i32::from(billing_day))?;
-    let zone = TimeZone::get(&time_zone).context("this release does not know the tenant's time zone")?;
-    let period = BillingPeriod::containing(Clock::system().now(), day, &zone);
-    let alert = deliveries::add_test(pool, &common.tenant, period).await.context(
+    let alert = deliveries::add_test(pool, &common.tenant, Clock::system().now()).await.context(
         "the test could not be written; DATABASE_URL needs the worker's role, or that of the tables' owner",
     )?;
-    send(&common, alert, pool).await
-}
-
-/// What the database says of the tenant; an error if there is none.
-async fn terms(pool: &PgPool, tenant: &str) -> anyhow::Result<(i16, String)> {
-    let terms = deliveries::find_terms(pool, tenant)
-        .await
-        .context("the tenant could not be read; is DATABASE_URL right, and the database migrated?")?;
-    terms.with_context(|| format!("there is no tenant {tenant:?}; `flagmeter audit` lists those there are"))
+    send(&common, alert.with_context(|| no_tenant(&common.tenant))?, pool).await
 }
 
 async fn send(common: &Common, alert: i64, pool: &PgPool) -> anyhow::Result<ExitCode> {

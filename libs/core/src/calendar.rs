@@ -19,7 +19,9 @@ pub struct Terms {
 }
 
 impl Terms {
-    fn period(&self, instant: Timestamp) -> BillingPeriod {
+    /// The billing period that `instant` lies in.
+    #[must_use]
+    pub fn period(&self, instant: Timestamp) -> BillingPeriod {
         BillingPeriod::containing(instant, self.billing_day, &self.time_zone)
     }
 }

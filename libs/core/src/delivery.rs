@@ -11,8 +11,8 @@ pub const GIVE_UP_AFTER: SignedDuration = SignedDuration::from_hours(24);
 /// The wait after the first failure; each further one is twice as long.
 const FIRST_WAIT: SignedDuration = SignedDuration::from_secs(5);
 
-/// The longest wait, also of those that a receiver asks for.
-pub const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(1);
+/// The longest wait that a receiver has not asked for.
+const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(1);
 
 /// What came of an attempt to deliver a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub enum Next {
 ///
 /// The wait doubles from 5 seconds to an hour, less up to a half of it: `chance` (0 to 1) says how much, so that
 /// those who failed together do not come back together. It is never shorter than what the receiver asked for.
-/// The last attempt is at the end of the 24 hours.
+/// The last attempt is at the end of the 24 hours; a receiver that wants to be asked later than that is not.
 #[must_use]
 pub fn next(
     attempt: Attempt,
@@ -64,21 +64,26 @@ pub fn next(
     now: Timestamp,
     chance: f64,
 ) -> Next {
-    let retry_after = match (attempt, patience) {
+    let asked = match (attempt, patience) {
         (Attempt::Taken, _) => return Next::Delivered,
         (Attempt::Refused, _) => return Next::Failed,
         (Attempt::Failed { .. }, Patience::Once) => return Next::GivenUp,
         (Attempt::Failed { retry_after }, Patience::Day) => retry_after.unwrap_or(SignedDuration::ZERO),
     };
     let left = GIVE_UP_AFTER - now.duration_since(since);
-    let asked = retry_after.min(LONGEST_WAIT);
-    if left <= asked || left <= SignedDuration::ZERO {
+    if left < asked || left <= SignedDuration::ZERO {
         return Next::GivenUp;
     }
     let doublings = attempts.saturating_sub(1).min(10);
     let whole = (FIRST_WAIT * (1 << doublings)).min(LONGEST_WAIT);
     let wait = whole.mul_f64(1.0 - chance.clamp(0.0, 1.0) / 2.0);
     Next::Again(wait.max(asked).min(left))
+}
+
+/// Whether a message that is tried since `since` may let others go first until `at`. If not, it is given up.
+#[must_use]
+pub fn may_wait(since: Timestamp, at: Timestamp) -> bool {
+    at.duration_since(since) <= GIVE_UP_AFTER
 }
 
 /// The wait that a `Retry-After` header asks for at `now`: seconds, or a date in any of the three forms of
@@ -126,11 +131,13 @@ mod tests {
     }
 
     #[test]
-    fn what_the_receiver_asks_for_is_waited_but_for_no_more_than_an_hour() {
+    fn what_the_receiver_asks_for_is_waited_if_the_day_is_long_enough() {
         let asked = |seconds| Attempt::Failed { retry_after: Some(SignedDuration::from_secs(seconds)) };
         assert_eq!(after(1, 0, 0.0, asked(30)), again(30));
         assert_eq!(after(1, 0, 0.0, asked(1)), again(5), "its own wait is longer");
-        assert_eq!(after(1, 0, 0.0, asked(1_000_000)), again(3_600));
+        assert_eq!(after(1, 0, 0.0, asked(7_200)), again(7_200), "longer than any wait of its own");
+        assert_eq!(after(1, 0, 0.0, asked(86_400)), again(86_400));
+        assert_eq!(after(1, 0, 0.0, asked(86_401)), Next::GivenUp);
     }
 
     #[test]
@@ -142,6 +149,12 @@ mod tests {
         assert_eq!(after(30, day + 1, 0.0, FAILED), Next::GivenUp);
         let asked = Attempt::Failed { retry_after: Some(SignedDuration::from_secs(61)) };
         assert_eq!(after(30, day - 60, 0.0, asked), Next::GivenUp, "not before it was asked to");
+    }
+
+    #[test]
+    fn others_go_first_for_a_day_at_most() {
+        assert!(may_wait(SINCE, SINCE + GIVE_UP_AFTER));
+        assert!(!may_wait(SINCE, SINCE + GIVE_UP_AFTER + SignedDuration::from_secs(1)));
     }
 
     #[test]
@@ -182,7 +195,7 @@ mod tests {
             if let Next::Again(wait) = next {
                 prop_assert!(wait > SignedDuration::ZERO);
                 prop_assert!(SignedDuration::from_secs(at) + wait <= GIVE_UP_AFTER);
-                prop_assert!(wait >= retry_after.unwrap_or_default().min(LONGEST_WAIT));
+                prop_assert!(wait >= retry_after.unwrap_or_default());
             } else {
                 prop_assert_eq!(next, Next::GivenUp);
             }

@@ -1,6 +1,7 @@
 //! The rules of FlagMeter, without I/O, clock or logging: values in, values out.
 //!
-//! - [`address`] and [`delivery`] say where an alert may be sent, and when it is tried again.
+//! - [`address`] and [`delivery`] say where an alert may be sent, and when it is tried again; [`signing_secret`] what
+//!   it is signed with.
 //! - [`event`] is what a usage event is, and what is wrong with one that is none.
 //! - [`packed`] is the form in which events wait in the queue.
 //! - [`minute`] and [`period`] divide time; [`rollup`] folds events into them.
@@ -30,5 +31,6 @@ pub mod recount;
 pub mod retention;
 pub mod rollup;
 pub mod scaling;
+pub mod signing_secret;
 pub mod threshold;
 pub mod window;

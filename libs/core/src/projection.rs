@@ -12,6 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 pub use self::hours::{Hours, hours};
 use crate::minute::Minute;
 use crate::period::BillingPeriod;
+use crate::quota::Quota;
 
 /// Days that are looked at.
 pub const DAYS: usize = 7;
@@ -105,16 +106,17 @@ pub enum Projection {
 impl Projection {
     /// Of `quota`, of which `used` is used, at `now` in the open `period`. `recent` is `None` where it is not known.
     ///
-    /// The rate is the mean of that of the last 24 hours and that of the last seven days.
+    /// The rate is the mean of that of the last 24 hours and that of the last seven days. A boost that begins or ends
+    /// before the quota is used up is reckoned with: it may be used up by the very end of one.
     #[must_use]
     pub fn of(
         used: i64,
-        quota: i64,
+        quota: &Quota,
         period: &BillingPeriod,
         recent: Option<&Recent>,
         now: Timestamp,
     ) -> Self {
-        if used >= quota {
+        if used >= quota.at(now) {
             return Self::Exhausted;
         }
         let Some(recent) = recent.filter(|recent| now.duration_since(recent.until) <= FRESH) else {
@@ -127,11 +129,23 @@ impl Projection {
         if day > average * REGULAR || average > day * REGULAR {
             return Self::Irregular;
         }
-        let remaining = i128::from(quota) - i128::from(used);
-        let minutes = (remaining * 2 * 24 * 60).div_euclid((day + average).max(1)) + 1;
-        let left = i64::try_from(minutes).ok().filter(|minutes| *minutes < 400 * 24 * 60);
-        let end = left.map(|minutes| Minute::of(now).start() + SignedDuration::from_mins(minutes));
-        end.filter(|end| *end < period.end).map_or(Self::Lasts, Self::At)
+        let when_used = |tokens: i64| {
+            let more = i128::from(tokens) - i128::from(used);
+            let minutes = (more * 2 * 24 * 60).div_euclid((day + average).max(1)) + 1;
+            let left = i64::try_from(minutes.max(0)).ok().filter(|minutes| *minutes < 400 * 24 * 60)?;
+            Some(Minute::of(now).start() + SignedDuration::from_mins(left))
+        };
+        let mut begin = now;
+        loop {
+            let edge = quota.next_edge(begin).filter(|edge| *edge < period.end);
+            // Where a boost has just ended, more may be used already than is left.
+            let end = when_used(quota.at(begin)).map(|end| end.max(begin));
+            match (end, edge) {
+                (Some(end), _) if end < edge.unwrap_or(period.end) => return Self::At(end),
+                (_, Some(edge)) => begin = edge,
+                (_, None) => return Self::Lasts,
+            }
+        }
     }
 
     /// The instant, if there is one.
@@ -157,9 +171,14 @@ impl Projection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quota::Boost;
 
     fn at(text: &str) -> Timestamp {
         text.parse().unwrap()
+    }
+
+    fn quota(base: i64) -> Quota {
+        Quota { base, boosts: Vec::new() }
     }
 
     #[test]
@@ -199,12 +218,12 @@ mod tests {
         ];
         for (used, days, expected) in cases {
             let recent = Recent::new(at(now), &days);
-            let found = Projection::of(used, 1_000, &june, Some(&recent), at(now));
+            let found = Projection::of(used, &quota(1_000), &june, Some(&recent), at(now));
             assert_eq!(found, expected, "{used} {days:?}");
         }
         let old = Recent::new(at("2026-06-15T10:59:59Z"), &[100; 7]);
         for recent in [None, Some(&old)] {
-            assert_eq!(Projection::of(0, 1_000, &june, recent, at(now)), Projection::TooLittleData);
+            assert_eq!(Projection::of(0, &quota(1_000), &june, recent, at(now)), Projection::TooLittleData);
         }
     }
 
@@ -214,16 +233,40 @@ mod tests {
         let now = at("2026-06-15T12:30:00Z");
         // A token a minute: 1,440 a day, and 30 more in the half hour that has begun.
         let recent = Recent::new(now, &[1_440, 1_440, 1_440, 1_440, 1_440, 1_440, 1_470]);
-        let found = Projection::of(0, 1_440, &june, Some(&recent), now);
+        let found = Projection::of(0, &quota(1_440), &june, Some(&recent), now);
         assert_eq!(found, Projection::At(at("2026-06-16T12:31:00Z")));
+    }
+
+    #[test]
+    fn a_boost_that_begins_or_ends_before_then_is_reckoned_with() {
+        let june = BillingPeriod { start: at("2026-06-01T00:00:00Z"), end: at("2026-07-01T00:00:00Z") };
+        let now = at("2026-06-15T12:00:00Z");
+        let cases = [
+            // 1,000 tokens more from when until when; 700 of 1,000 are used, and 100 a day
+            ("2026-06-01T00:00:00Z", "2026-06-16T00:00:00Z", Projection::At(at("2026-06-18T12:01:00Z"))),
+            // By the end of it 1,150 are used.
+            ("2026-06-01T00:00:00Z", "2026-06-20T00:00:00Z", Projection::At(at("2026-06-20T00:00:00Z"))),
+            ("2026-06-17T00:00:00Z", "2026-06-25T00:00:00Z", Projection::At(at("2026-06-25T00:00:00Z"))),
+            ("2026-06-17T00:00:00Z", "2026-07-10T00:00:00Z", Projection::At(at("2026-06-28T12:01:00Z"))),
+            // It comes too late, or ends with the period.
+            ("2026-06-19T00:00:00Z", "2026-06-25T00:00:00Z", Projection::At(at("2026-06-18T12:01:00Z"))),
+            ("2026-06-16T00:00:00Z", "2026-07-01T00:00:00Z", Projection::At(at("2026-06-28T12:01:00Z"))),
+        ];
+        let recent = Recent::new(now, &[100; DAYS]);
+        for (from, until, expected) in cases {
+            let boost = Boost { tokens: 1_000, from: at(from), until: at(until), reason: String::new() };
+            let quota = Quota { base: 1_000, boosts: vec![boost] };
+            let found = Projection::of(700, &quota, &june, Some(&recent), now);
+            assert_eq!(found, expected, "{from} to {until}");
+        }
     }
 
     #[test]
     fn the_largest_numbers_do_not_overflow() {
         let (now, max) = (at("2026-06-15T12:00:00Z"), crate::quota::MAX_TOKENS);
         let period = BillingPeriod { start: now, end: at("2026-07-01T00:00:00Z") };
-        let of = |used, quota, day| {
-            Projection::of(used, quota, &period, Some(&Recent::new(now, &[day; DAYS])), now)
+        let of = |used, base, day| {
+            Projection::of(used, &quota(base), &period, Some(&Recent::new(now, &[day; DAYS])), now)
         };
         assert_eq!(of(0, max, 1), Projection::Lasts);
         assert_eq!(of(0, max, i64::MAX), Projection::At(at("2026-06-15T12:02:00Z")));

@@ -61,11 +61,17 @@ impl Quota {
         self.at(now.clamp(period.start, last))
     }
 
+    /// When the first boost begins or ends after `since`, if one does.
+    #[must_use]
+    pub fn next_edge(&self, since: Timestamp) -> Option<Timestamp> {
+        let edges = self.boosts.iter().flat_map(|boost| [boost.from, boost.until]);
+        edges.filter(|edge| since < *edge).min()
+    }
+
     /// Whether a boost begins or ends after `since`, and at `now` at the latest.
     #[must_use]
     pub fn changes(&self, since: Timestamp, now: Timestamp) -> bool {
-        let passed = |edge: Timestamp| since < edge && edge <= now;
-        self.boosts.iter().any(|boost| passed(boost.from) || passed(boost.until))
+        self.next_edge(since).is_some_and(|edge| edge <= now)
     }
 }
 

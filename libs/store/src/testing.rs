@@ -92,6 +92,14 @@ pub async fn add_channels(pool: &PgPool, tenant: &str, url: &[u8], secret: &[u8]
     }
 }
 
+/// A connection of its own to a test's database. The pool of a test has five, so more than five who share it wait for
+/// each other.
+#[must_use]
+pub fn own_connection(pool: &PgPool) -> PgPool {
+    let options = pool.connect_options().as_ref().clone();
+    sqlx::postgres::PgPoolOptions::new().max_connections(1).connect_lazy_with(options)
+}
+
 /// A queue that no other test has, at the server that `VALKEY_URL` names.
 ///
 /// # Errors

@@ -116,8 +116,9 @@ fn verdict(tenant: &str, told: &Told) -> (&'static str, &'static str, String) {
     let (failed, pending, delivered) = (in_state("failed"), in_state("pending"), in_state("delivered"));
     if let Some(delivery) = failed.first() {
         let message = format!(
-            "{alert} was not delivered to {}; `flagmeter alerts resend {tenant}` sends it again",
-            why(delivery)
+            "{alert} was not delivered to {}; `flagmeter alerts resend {tenant} --alert {}` sends it again",
+            why(delivery),
+            told.alert
         );
         return ("False", "DeliveryFailed", message);
     }
@@ -184,7 +185,7 @@ mod tests {
                 told([(Slack, "pending", Some("x")), (Webhook, "failed", Some("410"))]),
                 "False",
                 "DeliveryFailed",
-                "webhook: 410; `flagmeter alerts resend acme`",
+                "webhook: 410; `flagmeter alerts resend acme --alert 7`",
             ),
             (told([(Slack, "skipped", Some("off"))]), "Unknown", "NoChannel", "no receiver"),
         ];

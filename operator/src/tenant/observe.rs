@@ -1,7 +1,7 @@
 //! What there is: the tenant's rows, its usage, and what its Secrets hold.
 
 use flagmeter_core::period::BillingPeriod;
-use flagmeter_crds::settings::Terms;
+use flagmeter_crds::settings;
 use flagmeter_crds::{SecretKeyRef, SigningSecretRef, SlackTarget, Tenant, TenantSpec, WebhookTarget};
 use flagmeter_store::postgres::tenants::{self, FoundTenant, OpenPeriod};
 use jiff::Timestamp;
@@ -91,7 +91,7 @@ pub(super) async fn secrets(ctx: &Context, tenant: &Tenant, observed: &mut Obser
 /// What was used in the open period: by the calendar that counts, which may begin it elsewhere than the spec's own
 /// after a change.
 pub(super) async fn usage(ctx: &Context, tenant: &Tenant, now: Timestamp) -> Result<Option<Usage>, Error> {
-    let Ok(terms) = Terms::of(&tenant.spec) else { return Ok(None) };
+    let Ok(terms) = settings::terms(&tenant.spec) else { return Ok(None) };
     let id = tenant.name_any();
     let known = tenants::usage(&ctx.db, std::slice::from_ref(&id), now).await.map_err(Error::Observe)?;
     let none = || Usage { period: terms.period(now), total_tokens: 0 };

@@ -1,7 +1,7 @@
 //! What has to happen so that the rows say what the spec says. No I/O: the same resource and the same
 //! observation always give the same plan.
 
-use flagmeter_crds::settings::{self, InvalidSetting, NotAWebhookUrl, Terms, webhook_url};
+use flagmeter_crds::settings::{self, InvalidSetting, NotAWebhookUrl, webhook_url};
 use flagmeter_crds::{SecretKeyRef, SlackTarget, Tenant};
 use flagmeter_store::postgres::tenants::{ChangeKind, FoundTenant, Owner, SlackRow, TenantRow};
 use flagmeter_store::sealed::Sealer;
@@ -146,7 +146,7 @@ fn wanted(
             detached: found.row.detached_at.is_some(),
         });
     }
-    let terms = Terms::of(spec)?;
+    let terms = settings::terms(spec)?;
     let quota = settings::checked_quota(spec)?;
     let thresholds = settings::thresholds(spec)?;
     let webhook = webhook::webhook(&id, spec.alerts.webhook.as_ref(), observed, sealer);

@@ -1,7 +1,6 @@
 //! What becomes of a tenant's webhook. No I/O.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use flagmeter_core::signing_secret;
 use flagmeter_crds::settings::{NotAWebhookUrl, webhook_url};
 use flagmeter_crds::{SigningSecretRef, WebhookTarget};
 use flagmeter_store::postgres::tenants::WebhookRow;
@@ -9,9 +8,6 @@ use flagmeter_store::sealed::Sealer;
 
 use super::observe::Observed;
 use super::plan::{Problem, place};
-
-/// What a secret starts with, in the form that Standard Webhooks gives it.
-const PREFIX: &str = "whsec_";
 
 /// A webhook's texts in the clear, to be sealed.
 pub(super) struct Texts {
@@ -67,17 +63,11 @@ fn texts(
         Problem::InvalidWebhookUrl(NotAWebhookUrl(place))
     })?;
     let secret = secret?.trim().to_owned();
-    if !is_secret(&secret) {
+    if signing_secret::key(&secret).is_none() {
         let SigningSecretRef { name, key } = target.secret_ref.clone();
         return Err(Problem::InvalidWebhookSecret { name, key });
     }
     Ok(Texts { url, secret })
-}
-
-/// Whether messages can be signed with it.
-fn is_secret(text: &str) -> bool {
-    let bytes = text.strip_prefix(PREFIX).and_then(|encoded| STANDARD.decode(encoded).ok());
-    bytes.is_some_and(|bytes| (24..=64).contains(&bytes.len()))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What the notifier counts about itself.
 
-use flagmeter_store::postgres::deliveries::{Backlog, Channel};
+use flagmeter_store::postgres::deliveries::{Backlog, Channel, Conclusion};
 use jiff::Timestamp;
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 
@@ -12,36 +12,18 @@ pub struct Deliveries {
     oldest_seconds: IntGauge,
 }
 
-/// What came of an attempt: the values of the label `outcome`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// The receiver took it.
-    Delivered,
-    /// It is tried again.
-    Retried,
-    /// The receiver will never take it.
-    Failed,
-    /// It was tried for a day.
-    GivenUp,
-    /// There is nobody to send it to.
-    Skipped,
-    /// Others went first.
-    PutBack,
-}
+/// The values of the label `outcome`.
+const OUTCOMES: [&str; 6] = ["delivered", "retried", "failed", "given_up", "skipped", "put_back"];
 
-impl Outcome {
-    const ALL: [Self; 6] =
-        [Self::Delivered, Self::Retried, Self::Failed, Self::GivenUp, Self::Skipped, Self::PutBack];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Delivered => "delivered",
-            Self::Retried => "retried",
-            Self::Failed => "failed",
-            Self::GivenUp => "given_up",
-            Self::Skipped => "skipped",
-            Self::PutBack => "put_back",
-        }
+fn outcome(conclusion: &Conclusion) -> &'static str {
+    let [delivered, retried, failed, given_up, skipped, put_back] = OUTCOMES;
+    match conclusion {
+        Conclusion::Delivered(_) => delivered,
+        Conclusion::Again { .. } => retried,
+        Conclusion::Failed { .. } => failed,
+        Conclusion::GivenUp { .. } => given_up,
+        Conclusion::Skipped { .. } => skipped,
+        Conclusion::PutBack { .. } => put_back,
     }
 }
 
@@ -66,8 +48,8 @@ impl Deliveries {
         )?;
         registry.register(Box::new(ended.clone()))?;
         for channel in Channel::ALL {
-            for outcome in Outcome::ALL {
-                ended.with_label_values(&[channel.as_str(), outcome.as_str()]);
+            for outcome in OUTCOMES {
+                ended.with_label_values(&[channel.as_str(), outcome]);
             }
         }
         Ok(Self {
@@ -83,8 +65,8 @@ impl Deliveries {
         })
     }
 
-    pub(crate) fn ended(&self, channel: Channel, outcome: Outcome) {
-        self.ended.with_label_values(&[channel.as_str(), outcome.as_str()]).inc();
+    pub(crate) fn ended(&self, channel: Channel, conclusion: &Conclusion) {
+        self.ended.with_label_values(&[channel.as_str(), outcome(conclusion)]).inc();
     }
 
     pub(crate) fn backlog(&self, backlog: Backlog, now: Timestamp) {

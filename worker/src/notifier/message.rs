@@ -9,6 +9,8 @@ use jiff::{Timestamp, Zoned};
 /// An alert for people, in the tenant's time zone.
 pub(crate) struct Message<'a> {
     pub(crate) taken: &'a Taken,
+    /// When it is sent.
+    pub(crate) now: Timestamp,
     /// When the quota will be used up, if that can be said.
     pub(crate) exhaustion: Option<Timestamp>,
     /// Where the page is, if that is set; without a slash at its end.
@@ -43,7 +45,12 @@ impl Message<'_> {
         format!("{} – {}", day(self.taken.period_start), day(self.taken.period_end))
     }
 
-    /// When usage counts from 0 again: "Tue 15 Dec 2026, 00:00 Europe/Berlin".
+    /// Whether usage counts from 0 again by now.
+    pub(crate) fn is_over(&self) -> bool {
+        self.taken.period_end <= self.now
+    }
+
+    /// When it does: "Tue 15 Dec 2026, 00:00 Europe/Berlin".
     pub(crate) fn resets(&self) -> String {
         self.at(self.taken.period_end)
     }

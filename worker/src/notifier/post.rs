@@ -6,15 +6,18 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use flagmeter_core::address::{NotPublic, check_public};
-use http::header::{CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
 use http::uri::Scheme;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use percent_encoding::percent_decode_str;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -98,7 +101,9 @@ impl Fault {
 /// Where a URL leads.
 struct Destination {
     https: bool,
-    /// As it stands in the URL: with brackets, if it is an IPv6 address.
+    /// What stands in the URL before an `@`, as a header.
+    credentials: Option<HeaderValue>,
+    /// Host and port as they stand in the URL: with brackets, if it is an IPv6 address.
     authority: String,
     host: String,
     port: u16,
@@ -162,7 +167,9 @@ impl Poster {
             .header(CONNECTION, "close")
             .body(Full::new(Bytes::from(body)))
             .map_err(|_| Fault::NotAUrl)?;
-        request.headers_mut().extend(headers.into_iter().map(|(name, value)| (Some(name), value)));
+        let credentials = destination.credentials.clone().map(|value| (AUTHORIZATION, value));
+        let headers = headers.into_iter().chain(credentials);
+        request.headers_mut().extend(headers.map(|(name, value)| (Some(name), value)));
         timeout(self.total_limit, self.exchange(&destination, request))
             .await
             .unwrap_or(Err(Fault::SlowAnswer))
@@ -171,12 +178,17 @@ impl Poster {
     /// Where `url` leads, if that can be seen from the URL and is allowed.
     fn destination(&self, url: &str) -> Result<Destination, Fault> {
         let uri: Uri = url.parse().map_err(|_| Fault::NotAUrl)?;
-        let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'));
-        let authority = authority.filter(|authority| !authority.host().is_empty()).ok_or(Fault::NotAUrl)?;
+        let authority = uri.authority().filter(|authority| !authority.host().is_empty()).ok_or(Fault::NotAUrl)?;
+        let (user, place) = authority.as_str().rsplit_once('@').unwrap_or(("", authority.as_str()));
         let https = match uri.scheme() {
             Some(scheme) if *scheme == Scheme::HTTPS => true,
             Some(scheme) if *scheme == Scheme::HTTP && self.allow_private => false,
             _ => return Err(Fault::NotHttps),
+        };
+        let port = match place.strip_prefix(authority.host()).ok_or(Fault::NotAUrl)? {
+            "" | ":" if https => 443,
+            "" | ":" => 80,
+            _ => authority.port_u16().ok_or(Fault::NotAUrl)?,
         };
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         if let Ok(address) = host.parse::<IpAddr>() {
@@ -184,9 +196,10 @@ impl Poster {
         }
         Ok(Destination {
             https,
-            authority: authority.as_str().to_owned(),
+            credentials: credentials(user),
+            authority: place.to_owned(),
             host,
-            port: authority.port_u16().unwrap_or(if https { 443 } else { 80 }),
+            port,
             path: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
         })
     }
@@ -236,6 +249,16 @@ impl Poster {
     }
 }
 
+/// What `user:password` of a URL stands for: Basic authentication (RFC 7617). `None` if there is neither.
+fn credentials(user: &str) -> Option<HeaderValue> {
+    let (user, password) = user.split_once(':').unwrap_or((user, ""));
+    let decoded = [user, password].map(|part| percent_decode_str(part).collect::<Vec<u8>>());
+    let encoded = STANDARD.encode(decoded.join(&b':'));
+    let mut value = HeaderValue::try_from(format!("Basic {encoded}")).ok()?;
+    value.set_sensitive(true);
+    Some(value).filter(|_| !user.is_empty() || !password.is_empty())
+}
+
 async fn converse<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Answer, Fault>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -282,9 +305,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_url_that_must_not_be_posted_to_is_refused_before_anything_is_sent() {
-        for url in
-            ["", "hooks.example.com", "/path", "https://", "https://user:word@example.com/", "https:///x"]
-        {
+        for url in [
+            "",
+            "hooks.example.com",
+            "/path",
+            "https://",
+            "https:///x",
+            "https://example.com:99999/",
+            "https://user:word@/",
+        ] {
             let fault = fault(url).await;
             assert!(matches!(fault, Fault::NotAUrl | Fault::NotHttps) && fault.is_final(), "{url}: {fault}");
         }
@@ -298,6 +327,9 @@ mod tests {
             "https://[::1]/",
             "https://[::ffff:127.0.0.1]/",
             "https://[fd00:ec2::254]/",
+            "https://user:word@10.0.0.1/",
+            "https://1.1.1.1@10.0.0.1/",
+            "https://1.1.1.1:443@[::1]:443/",
         ] {
             let fault = fault(url).await;
             assert!(matches!(fault, Fault::NotPublic(_)) && fault.is_final(), "{url}: {fault}");
@@ -314,6 +346,25 @@ mod tests {
             assert!(matches!(fault, Fault::ResolvedNotPublic(_) | Fault::Unresolved), "{url}: {fault}");
         }
         assert!(matches!(fault("https://localhost/").await, Fault::ResolvedNotPublic(_)));
+    }
+
+    #[test]
+    fn a_user_and_a_password_in_a_url_are_basic_authentication_and_no_part_of_the_host() {
+        let cases = [
+            // URL, authorization, host as it is said, port
+            ("https://example.com/x", None, "example.com", 443),
+            ("https://example.com:/x", None, "example.com:", 443),
+            ("https://@example.com/x", None, "example.com", 443),
+            ("https://Aladdin:open%20sesame@example.com", Some("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="), "example.com", 443),
+            ("https://user:p%40ss@example.com:8443", Some("Basic dXNlcjpwQHNz"), "example.com:8443", 8_443),
+            ("https://token@[2606:4700::1]:8443", Some("Basic dG9rZW46"), "[2606:4700::1]:8443", 8_443),
+        ];
+        for (url, authorization, authority, port) in cases {
+            let Ok(found) = Poster::new(false).destination(url) else { panic!("{url}") };
+            let said = found.credentials.as_ref().map(|value| value.to_str().unwrap());
+            assert_eq!((said, found.authority.as_str(), found.port), (authorization, authority, port), "{url}");
+            assert!(found.credentials.is_none_or(|value| value.is_sensitive()));
+        }
     }
 
     #[tokio::test]

@@ -22,18 +22,19 @@ pub(super) fn body(message: &Message<'_>) -> Value {
     let title_without_name = message.title("").chars().count();
     let short_name = escaped(&message.taken.tenant_name, HEADER_LIMIT - title_without_name);
 
+    let (resets, it_resets) = if message.is_over() { ("Reset", "It reset") } else { ("Resets", "It resets") };
     let field = |label: &str, text: String| mrkdwn(&format!("*{label}*\n{text}"));
     let mut fields = vec![
         field("Used", message.used()),
         field("Threshold", format!("{} %", message.taken.threshold)),
         field("Billing period", message.period()),
-        field("Resets", message.resets()),
+        field(resets, message.resets()),
     ];
     fields.extend(message.exhausted().map(|text| field("Used up, at the present rate", text)));
     let mut context = vec![mrkdwn(&format!("FlagMeter · tenant `{}`", message.taken.tenant))];
     context.extend(message.link().map(|url| mrkdwn(&format!("<{}|Open the dashboard>", escape(&url)))));
     json!({
-        "text": format!("{}: {}. It resets {}.", message.title(&name), message.used(), message.resets()),
+        "text": format!("{}: {}. {it_resets} {}.", message.title(&name), message.used(), message.resets()),
         "blocks": [
             { "type": "header", "text": { "type": "plain_text", "text": message.title(&short_name) } },
             { "type": "section", "fields": fields },

@@ -73,7 +73,7 @@ pub(super) async fn series(
     let _turn = turns.take().await?;
     let fresh = Freshness::of_next_reading(&state.queue, state.clock).await;
     let feature = asked.feature.as_ref().map(FeatureName::as_str);
-    let sums = series::sums(&state.pool, tenant.id.as_str(), feature, &asked.windows).await;
+    let sums = series::sums(&state.pool, tenant.id.as_str(), feature, &asked.windows, series::LIMIT).await;
     let sums = sums.map_err(|error| turns::failed(&error))?;
     let wanted = Form::wanted(&headers);
     form::made(move || {

@@ -6,15 +6,16 @@
 
 use std::collections::HashMap;
 
+use flagmeter_core::event::MAX_AGE;
 use flagmeter_core::period::BillingPeriod;
 use flagmeter_core::rollup::PeriodBatch;
 use flagmeter_core::threshold::{self, Kind, Recorded, Thresholds};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use jiff_sqlx::ToSqlx;
 use sqlx::PgConnection;
 
 use super::billing;
-use super::settings::{self, TenantSettings};
+use super::settings::{self, Columns, TenantSettings};
 use super::totals::Total;
 use crate::{PgPool, StoreError};
 
@@ -50,108 +51,119 @@ pub(super) async fn watch(
     Ok(())
 }
 
-/// Records what has been reached, or is out of reach again, in the tenant's periods that are not over at `now`. The
+/// Records what has been reached, or is out of reach again, in the tenant's periods that are not over at `since`. The
 /// caller holds the tenant's row.
+///
+/// A period that is over at `now` is looked at only if a boost began or ended in it. Else all that was counted in it was
+/// held against one quota; and thresholds that came later are none of its own.
 pub(super) async fn review(
     tx: &mut PgConnection,
     tenant: &str,
     settings: &TenantSettings,
+    since: Timestamp,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let periods = sqlx::query!(
         r#"SELECT period_start AS "start: jiff_sqlx::Timestamp",
                   period_end AS "end: jiff_sqlx::Timestamp",
-                  total_tokens
+                  total_tokens,
+                  monthly_quota
            FROM usage_periods
            WHERE tenant = $1 AND period_end > $2::timestamptz
            ORDER BY period_start
            FOR NO KEY UPDATE"#,
         tenant,
-        now.to_sqlx() as jiff_sqlx::Timestamp,
+        since.to_sqlx() as jiff_sqlx::Timestamp,
     )
     .fetch_all(&mut *tx)
     .await
     .map_err(StoreError::postgres("read a tenant's open periods"))?;
     for row in periods {
         let period = BillingPeriod { start: row.start.to_jiff(), end: row.end.to_jiff() };
-        let quota = settings.quota.during(&period, now);
-        record(tx, &Held { tenant, period, used: row.total_tokens, quota }, &settings.thresholds).await?;
+        if period.end > now || settings.quota.changes(period.start, period.end) {
+            let quota = row.monthly_quota.unwrap_or_else(|| settings.quota.during(&period, now));
+            record(tx, &Held { tenant, period, used: row.total_tokens, quota }, &settings.thresholds).await?;
+        }
     }
     Ok(())
 }
 
-/// [`review`] for each tenant whose quota has changed by itself after `since`, because a boost began or ended; without
-/// `since`, for each that has boosts or has reached a threshold. Answers how many there were.
+/// How long after an edge of a boost the tenant is looked at again. A batch that read the quota before the edge may
+/// commit after a first look, which then saw less than it added; clocks differ; and an operator may write a boost just
+/// as it begins. Nothing is recorded twice, however often it is looked for.
+const LOOK_BACK: SignedDuration = SignedDuration::from_mins(5);
+
+/// [`review`] for each tenant whose quota has changed by itself after `since`, or a bit before it, because a boost began
+/// or ended. Answers how many there were. A tenant whose resource is gone is told nothing.
 ///
 /// Several may do so at once, and again: what is recorded is not recorded twice.
 ///
 /// # Errors
 ///
 /// [`StoreError::Postgres`]; tenants that were looked at by then are done, and the same call may be made again.
-pub async fn review_boosts(
-    pool: &PgPool,
-    since: Option<Timestamp>,
-    now: Timestamp,
-) -> Result<usize, StoreError> {
-    let due = match since {
-        Some(since) => changed_by_themselves(pool, since, now).await?,
-        None => noteworthy(pool, now).await?,
-    };
-    for tenant in &due {
-        review_one(pool, tenant, now).await?;
-    }
-    Ok(due.len())
-}
-
-async fn changed_by_themselves(
-    pool: &PgPool,
-    since: Timestamp,
-    now: Timestamp,
-) -> Result<Vec<String>, StoreError> {
+pub async fn review_edges(pool: &PgPool, since: Timestamp, now: Timestamp) -> Result<usize, StoreError> {
+    let since = since - LOOK_BACK;
     let rows = sqlx::query!(
-        "SELECT id, monthly_quota, quota_boosts FROM tenants WHERE quota_boosts <> '[]' ORDER BY id"
+        "SELECT id, monthly_quota, quota_boosts
+         FROM tenants
+         WHERE quota_boosts <> '[]' AND detached_at IS NULL
+         ORDER BY id"
     )
     .fetch_all(pool)
     .await
     .map_err(StoreError::postgres("read the tenants' boosts"))?;
-    let changed = |row: &_| {
-        let (base, boosts): &(i64, serde_json::Value) = row;
-        settings::quota(*base, boosts.clone()).changes(since, now)
-    };
-    let rows = rows.into_iter().map(|row| (row.id, (row.monthly_quota, row.quota_boosts)));
-    Ok(rows.filter(|(_, row)| changed(row)).map(|(id, _)| id).collect())
+    let changed =
+        rows.into_iter().filter(|row| settings::quota(row.monthly_quota, row.quota_boosts.clone()).changes(since, now));
+    review_each(pool, changed.map(|row| row.id).collect(), since, now).await
 }
 
-async fn noteworthy(pool: &PgPool, now: Timestamp) -> Result<Vec<String>, StoreError> {
+/// [`review`] for each tenant that has boosts or has reached a threshold, as far back as events may come late: for
+/// whoever does not know since when nobody looked. Answers how many there were.
+///
+/// # Errors
+///
+/// Those of [`review_edges`].
+pub async fn review_all(pool: &PgPool, now: Timestamp) -> Result<usize, StoreError> {
     let rows = sqlx::query!(
-        "SELECT tenants.id, tenants.monthly_quota, tenants.quota_boosts, tenants.thresholds, usage_periods.total_tokens
-         FROM tenants
-         JOIN usage_periods ON usage_periods.tenant = tenants.id
-         WHERE usage_periods.period_end > $1::timestamptz
-         ORDER BY tenants.id",
+        r#"SELECT tenants.id,
+                  tenants.monthly_quota,
+                  tenants.quota_boosts <> '[]' AS "is_boosted!",
+                  tenants.thresholds,
+                  COALESCE(max(usage_periods.total_tokens) FILTER (WHERE period_end > $1::timestamptz), 0) AS "used!"
+           FROM tenants
+           JOIN usage_periods ON usage_periods.tenant = tenants.id
+           WHERE tenants.detached_at IS NULL
+           GROUP BY tenants.id
+           ORDER BY tenants.id"#,
         now.to_sqlx() as jiff_sqlx::Timestamp,
     )
     .fetch_all(pool)
     .await
     .map_err(StoreError::postgres("read the tenants' open periods"))?;
-    let rows = rows.into_iter().filter(|row| {
-        let boosted = row.quota_boosts.as_array().is_some_and(|boosts| !boosts.is_empty());
-        boosted
-            || settings::thresholds(row.thresholds.clone()).newly_reached(
-                0,
-                row.total_tokens,
-                row.monthly_quota,
-            )
+    let noteworthy = rows.into_iter().filter(|row| {
+        let thresholds = settings::thresholds(row.thresholds.clone());
+        row.is_boosted || thresholds.newly_reached(0, row.used, row.monthly_quota)
     });
-    let mut ids: Vec<String> = rows.map(|row| row.id).collect();
-    ids.dedup();
-    Ok(ids)
+    review_each(pool, noteworthy.map(|row| row.id).collect(), now - MAX_AGE, now).await
 }
 
-async fn review_one(pool: &PgPool, tenant: &str, now: Timestamp) -> Result<(), StoreError> {
+async fn review_each(
+    pool: &PgPool,
+    tenants: Vec<String>,
+    since: Timestamp,
+    now: Timestamp,
+) -> Result<usize, StoreError> {
+    for tenant in &tenants {
+        review_one(pool, tenant, since, now).await?;
+    }
+    Ok(tenants.len())
+}
+
+async fn review_one(pool: &PgPool, tenant: &str, since: Timestamp, now: Timestamp) -> Result<(), StoreError> {
     let failed = StoreError::postgres("review a tenant's thresholds");
     let mut tx = pool.begin().await.map_err(&failed)?;
-    let row = sqlx::query!(
+    let row = sqlx::query_as!(
+        Columns,
         "SELECT monthly_quota, quota_boosts, thresholds, billing_day, time_zone, calendars
          FROM tenants
          WHERE id = $1
@@ -161,15 +173,8 @@ async fn review_one(pool: &PgPool, tenant: &str, now: Timestamp) -> Result<(), S
     .fetch_optional(&mut *tx)
     .await
     .map_err(&failed)?;
-    let settings = row.and_then(|row| {
-        Some(TenantSettings {
-            quota: settings::quota(row.monthly_quota, row.quota_boosts),
-            thresholds: settings::thresholds(row.thresholds),
-            calendar: settings::calendar(row.billing_day, &row.time_zone, row.calendars)?,
-        })
-    });
-    if let Some(settings) = settings {
-        review(&mut tx, tenant, &settings, now).await?;
+    if let Some(settings) = row.and_then(Columns::read) {
+        review(&mut tx, tenant, &settings, since, now).await?;
     }
     tx.commit().await.map_err(&failed)
 }
@@ -227,12 +232,9 @@ async fn add_crossings(
              ON CONFLICT DO NOTHING
          )
          INSERT INTO alert_deliveries (alert, channel)
-         SELECT told.id, channels.channel
-         FROM told, (
-             SELECT 'slack' AS channel FROM slack_webhooks WHERE tenant = $1 AND enabled
-             UNION ALL
-             SELECT 'webhook' FROM webhooks WHERE tenant = $1 AND enabled
-         ) AS channels",
+         SELECT told.id, alert_channels.channel
+         FROM told, alert_channels
+         WHERE alert_channels.tenant = $1",
         held.tenant,
         held.period.start.to_sqlx() as jiff_sqlx::Timestamp,
         held.period.end.to_sqlx() as jiff_sqlx::Timestamp,

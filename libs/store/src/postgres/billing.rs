@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use sqlx::PgConnection;
 
 use super::batch::Row;
-use super::settings::{self, TenantSettings};
+use super::settings::{Columns, TenantSettings};
 use crate::StoreError;
 
 /// The settings of each tenant of a batch.
@@ -60,12 +60,15 @@ pub(super) async fn lock(tx: &mut PgConnection, rows: &[Row<'_>]) -> Result<Sett
     .map_err(StoreError::postgres("read the tenants' settings"))?;
     let read_at = rows.last().map_or(Timestamp::UNIX_EPOCH, |row| row.read_at.to_jiff());
     let tenants = rows.into_iter().filter_map(|row| {
-        let settings = TenantSettings {
-            quota: settings::quota(row.monthly_quota, row.quota_boosts),
-            thresholds: settings::thresholds(row.thresholds),
-            calendar: settings::calendar(row.billing_day, &row.time_zone, row.calendars)?,
+        let columns = Columns {
+            monthly_quota: row.monthly_quota,
+            quota_boosts: row.quota_boosts,
+            thresholds: row.thresholds,
+            billing_day: row.billing_day,
+            time_zone: row.time_zone,
+            calendars: row.calendars,
         };
-        Some((TenantName::try_from(row.id).ok()?, settings))
+        Some((TenantName::try_from(row.id).ok()?, columns.read()?))
     });
     Ok(Settings { tenants: tenants.collect(), read_at })
 }

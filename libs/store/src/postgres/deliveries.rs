@@ -8,12 +8,14 @@
 
 mod desk;
 
+use flagmeter_core::quota::Quota;
 use jiff::{SignedDuration, Timestamp};
 use jiff_sqlx::ToSqlx;
 use serde::Serialize;
 use uuid::Uuid;
 
-pub use self::desk::{Alert, Delivery, Told, Wanted, add_test, find, find_terms, list, newest, resend};
+pub use self::desk::{Alert, Delivery, Told, Wanted, add_test, exists, find, list, newest, resend};
+use super::settings;
 use crate::{PgPool, StoreError};
 
 /// The ways to a receiver. The values of `alert_deliveries.channel`.
@@ -46,7 +48,8 @@ impl Channel {
 }
 
 /// What a message is about. The values of `alerts.kind`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Kind {
     /// Usage reached a threshold.
     Crossed,
@@ -106,37 +109,44 @@ pub struct Taken {
     pub threshold: i32,
     /// Tokens a billing period, then.
     pub monthly_quota: i64,
+    /// What the tenant may use by now, and will.
+    pub quota: Quota,
     /// Tokens used, then.
     pub total_tokens: i64,
     /// The first instant of the billing period.
     pub period_start: Timestamp,
     /// The first instant of the next one.
     pub period_end: Timestamp,
-    /// Where it goes; `None` if the tenant has no such channel any more, or turned it off.
+    /// Where it goes; `None` if the tenant has no such channel any more, or turned it off, or is gone itself.
     pub target: Option<Target>,
 }
 
-/// What came of an attempt, for [`conclude`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Conclusion<'a> {
+/// What came of an attempt, for [`conclude`]. `why` is for people: neither a URL nor a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Conclusion {
     /// It was taken, at this time.
     Delivered(Timestamp),
-    /// It is not tried again.
+    /// It will never be taken.
     Failed {
-        /// Why, for people: neither a URL nor a secret.
-        why: &'a str,
+        /// Why.
+        why: String,
+    },
+    /// It was tried for long enough.
+    GivenUp {
+        /// Why the last attempt failed.
+        why: String,
     },
     /// There is nobody to send it to.
     Skipped {
         /// Why.
-        why: &'a str,
+        why: String,
     },
     /// It is tried again.
     Again {
         /// When.
         at: Timestamp,
         /// Why.
-        why: &'a str,
+        why: String,
     },
     /// It was not tried: others go first.
     PutBack {
@@ -171,9 +181,11 @@ pub async fn take(pool: &PgPool, now: Timestamp, lease: SignedDuration) -> Resul
            JOIN alerts ON alerts.id = due.alert
            JOIN tenants ON tenants.id = alerts.tenant
            LEFT JOIN slack_webhooks AS slack
-                ON slack.tenant = alerts.tenant AND slack.enabled AND due.channel = 'slack'
+                ON slack.tenant = tenants.id AND slack.enabled AND due.channel = 'slack'
+                   AND tenants.detached_at IS NULL
            LEFT JOIN webhooks AS webhook
-                ON webhook.tenant = alerts.tenant AND webhook.enabled AND due.channel = 'webhook'
+                ON webhook.tenant = tenants.id AND webhook.enabled AND due.channel = 'webhook'
+                   AND tenants.detached_at IS NULL
            WHERE delivery.alert = due.alert AND delivery.channel = due.channel
            RETURNING delivery.alert,
                      delivery.channel,
@@ -188,6 +200,8 @@ pub async fn take(pool: &PgPool, now: Timestamp, lease: SignedDuration) -> Resul
                      tenants.time_zone,
                      alerts.threshold,
                      alerts.monthly_quota,
+                     tenants.monthly_quota AS base_quota,
+                     tenants.quota_boosts,
                      alerts.total_tokens,
                      alerts.period_start AS "period_start: jiff_sqlx::Timestamp",
                      alerts.period_end AS "period_end: jiff_sqlx::Timestamp",
@@ -215,6 +229,7 @@ pub async fn take(pool: &PgPool, now: Timestamp, lease: SignedDuration) -> Resul
         time_zone: row.time_zone,
         threshold: row.threshold,
         monthly_quota: row.monthly_quota,
+        quota: settings::quota(row.base_quota, row.quota_boosts),
         total_tokens: row.total_tokens,
         period_start: row.period_start.to_jiff(),
         period_end: row.period_end.to_jiff(),
@@ -228,13 +243,14 @@ pub async fn take(pool: &PgPool, now: Timestamp, lease: SignedDuration) -> Resul
 /// # Errors
 ///
 /// [`StoreError::Postgres`]; the same call may be made again.
-pub async fn conclude(pool: &PgPool, taken: &Taken, conclusion: Conclusion<'_>) -> Result<bool, StoreError> {
+pub async fn conclude(pool: &PgPool, taken: &Taken, conclusion: &Conclusion) -> Result<bool, StoreError> {
     let (state, why, next_attempt_at, delivered_at) = match conclusion {
-        Conclusion::Delivered(at) => ("delivered", None, None, Some(at)),
-        Conclusion::Failed { why } => ("failed", Some(why), None, None),
-        Conclusion::Skipped { why } => ("skipped", Some(why), None, None),
-        Conclusion::Again { at, why } => ("pending", Some(why), Some(at), None),
-        Conclusion::PutBack { at } => ("pending", None, Some(at), None),
+        Conclusion::Delivered(at) => ("delivered", None, None, Some(*at)),
+        Conclusion::Failed { why } => ("failed", Some(why.clone()), None, None),
+        Conclusion::GivenUp { why } => ("failed", Some(format!("given up: {why}")), None, None),
+        Conclusion::Skipped { why } => ("skipped", Some(why.clone()), None, None),
+        Conclusion::Again { at, why } => ("pending", Some(why.clone()), Some(*at), None),
+        Conclusion::PutBack { at } => ("pending", None, Some(*at), None),
     };
     let put_back = matches!(conclusion, Conclusion::PutBack { .. });
     sqlx::query!(

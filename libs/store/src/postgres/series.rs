@@ -1,25 +1,29 @@
 //! Rollups summed to windows.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
-use sqlx::PgConnection;
+use sqlx::{AssertSqlSafe, PgConnection};
 
 use crate::{PgPool, StoreError};
 
+/// How long a sum may take that a request waits for: well before that ends.
+pub const LIMIT: Duration = Duration::from_secs(8);
+
 /// How a sum begins. It may read millions of rows, and whoever asks for it shares the machine with those
-/// who count: it takes one core, and ends after eight seconds, well before a request does.
+/// who count, so it takes one core.
 ///
 /// It goes by the key, (tenant, feature, minute), and so reads no rows of other tenants, whatever the planner
 /// thinks of the whole table or of its index by minute. PostgreSQL 18 skips from feature to feature by itself.
 const BEGIN: &str = "BEGIN READ ONLY;
-    SET LOCAL statement_timeout = '8s';
     SET LOCAL max_parallel_workers_per_gather = 0;
     SET LOCAL enable_seqscan = off;
     SET LOCAL enable_bitmapscan = off";
 
-/// Tokens that `tenant` used in each of `windows`, which tile a range, for one feature or for all.
+/// Tokens that `tenant` used in each of `windows`, which tile a range, for one feature or for all. PostgreSQL ends it
+/// after `limit`, and the connection is free then.
 ///
 /// # Errors
 ///
@@ -30,9 +34,12 @@ pub async fn sums(
     tenant: &str,
     feature: Option<&str>,
     windows: &[Range<Timestamp>],
+    limit: Duration,
 ) -> Result<Vec<i64>, StoreError> {
     let failed = StoreError::postgres("sum rollups");
-    let mut tx = pool.begin_with(BEGIN).await.map_err(&failed)?;
+    // SET takes no parameters; this is a number.
+    let begin = format!("{BEGIN};\n    SET LOCAL statement_timeout = {}", limit.as_millis());
+    let mut tx = pool.begin_with(AssertSqlSafe(begin)).await.map_err(&failed)?;
     let sums = sum(&mut tx, tenant, feature, windows).await.map_err(&failed)?;
     tx.commit().await.map_err(&failed)?;
     Ok(sums)
@@ -135,15 +142,15 @@ mod tests {
         fill(&pool).await;
         // The first window begins an hour before the first minute, the last ends 40 minutes after the last one.
         let windows = hours("2026-06-14T23:00:00Z", 10);
-        let all = sums(&pool, "tenant-7", None, &windows).await.unwrap();
+        let all = sums(&pool, "tenant-7", None, &windows, LIMIT).await.unwrap();
         assert_eq!(all, [0, 240, 240, 240, 240, 240, 240, 240, 240, 80]);
-        let one = sums(&pool, "tenant-7", Some("feature-2"), &windows[..2]).await.unwrap();
+        let one = sums(&pool, "tenant-7", Some("feature-2"), &windows[..2], LIMIT).await.unwrap();
         assert_eq!(one, [0, 60]);
         let half = windows[1].start + SignedDuration::from_mins(30);
         let cut = [windows[1].start..half, half..windows[1].end];
-        assert_eq!(sums(&pool, "tenant-7", None, &cut).await.unwrap(), [120, 120]);
-        assert_eq!(sums(&pool, "tenant-7", Some("none"), &windows[..1]).await.unwrap(), [0]);
-        assert_eq!(sums(&pool, "nobody", None, &[]).await.unwrap(), [0; 0]);
+        assert_eq!(sums(&pool, "tenant-7", None, &cut, LIMIT).await.unwrap(), [120, 120]);
+        assert_eq!(sums(&pool, "tenant-7", Some("none"), &windows[..1], LIMIT).await.unwrap(), [0]);
+        assert_eq!(sums(&pool, "nobody", None, &[], LIMIT).await.unwrap(), [0; 0]);
     }
 
     #[sqlx::test(migrator = "crate::MIGRATOR")]

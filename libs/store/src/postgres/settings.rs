@@ -16,6 +16,27 @@ pub(super) struct TenantSettings {
     pub(super) calendar: Calendar,
 }
 
+/// The columns of `tenants` that say it.
+pub(super) struct Columns {
+    pub(super) monthly_quota: i64,
+    pub(super) quota_boosts: Value,
+    pub(super) thresholds: Vec<i32>,
+    pub(super) billing_day: i16,
+    pub(super) time_zone: String,
+    pub(super) calendars: Value,
+}
+
+impl Columns {
+    /// What they say; `None` if there is no such billing day.
+    pub(super) fn read(self) -> Option<TenantSettings> {
+        Some(TenantSettings {
+            quota: quota(self.monthly_quota, self.quota_boosts),
+            thresholds: thresholds(self.thresholds),
+            calendar: calendar(self.billing_day, &self.time_zone, self.calendars)?,
+        })
+    }
+}
+
 /// One entry of the column `calendars`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -1,14 +1,15 @@
 //! What a count depends on, as the operator changes it: quota, thresholds and calendar, with all that follows.
 
+use flagmeter_core::calendar::Calendar;
+use flagmeter_core::event::MAX_AGE;
 use flagmeter_core::period::BillingPeriod;
-use flagmeter_core::quota::Boost;
-use flagmeter_core::quota::Quota;
+use flagmeter_core::quota::{Boost, Quota};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
 use serde_json::json;
 use sqlx::PgConnection;
 
-use super::settings::{self, TenantSettings};
+use super::settings::{self, Columns, TenantSettings};
 use super::{alerts, recount};
 use crate::StoreError;
 
@@ -24,7 +25,8 @@ pub(super) struct Wanted<'a> {
 /// Reads the settings that are in force, and locks the tenant's row against all who count: those who do have
 /// committed, and whoever comes waits. `None` if there is no such row.
 pub(super) async fn lock(tx: &mut PgConnection, tenant: &str) -> Result<Option<TenantSettings>, StoreError> {
-    let row = sqlx::query!(
+    sqlx::query_as!(
+        Columns,
         "SELECT monthly_quota, quota_boosts, thresholds, billing_day, time_zone, calendars
          FROM tenants
          WHERE id = $1
@@ -33,21 +35,15 @@ pub(super) async fn lock(tx: &mut PgConnection, tenant: &str) -> Result<Option<T
     )
     .fetch_optional(tx)
     .await
-    .map_err(StoreError::postgres("lock a tenant's row"))?;
-    Ok(row.and_then(|row| {
-        Some(TenantSettings {
-            quota: settings::quota(row.monthly_quota, row.quota_boosts),
-            thresholds: settings::thresholds(row.thresholds),
-            calendar: settings::calendar(row.billing_day, &row.time_zone, row.calendars)?,
-        })
-    }))
+    .map(|row| row.and_then(Columns::read))
+    .map_err(StoreError::postgres("lock a tenant's row"))
 }
 
 /// Puts `wanted` in force at `now`, in place of `former`. The caller holds the tenant's row, which has the wanted
 /// quota, billing day and zone already.
 ///
-/// - A period that is over keeps the quota that it had.
 /// - Another calendar makes the open period anew.
+/// - A period that is over, by that calendar too, keeps the quota that it had.
 /// - Usage is held against the quota that there is now, whether it is lower or higher.
 pub(super) async fn put(
     tx: &mut PgConnection,
@@ -80,25 +76,46 @@ pub(super) async fn put(
     .execute(&mut *tx)
     .await
     .map_err(StoreError::postgres("write a tenant's terms"))?;
-    if let Some(former) = former.filter(|former| former.quota != quota) {
-        keep_quota(tx, tenant, &former.quota, now).await?;
-    }
     if is_changed && let Some(since) = calendar.history().last().and_then(|(since, _)| since) {
         recount::open_period(tx, tenant, since, &calendar).await?;
     }
+    // After that: a piece of the open period may be over by it.
+    if let Some(former) = former.filter(|former| former.quota != quota) {
+        keep_quota(tx, tenant, &former.quota, &calendar, now).await?;
+    }
     let settings = TenantSettings { quota, thresholds, calendar };
-    alerts::review(tx, tenant, &settings, now).await
+    alerts::review(tx, tenant, &settings, now, now).await
 }
 
+/// The most periods that events which come late may belong to. A month has one; changes of the calendar make more.
+const LATE_PERIODS: usize = 100;
+
 /// Writes `quota` to the periods that are over and have had no other, so that an event that comes late is held
-/// against it.
+/// against it. Those in which nothing was used get a row for it, as far back as events may come late.
 async fn keep_quota(
     tx: &mut PgConnection,
     tenant: &str,
     quota: &Quota,
+    calendar: &Calendar,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let failed = StoreError::postgres("keep the quota of periods that are over");
+    let mut late = calendar.periods(now - MAX_AGE, now, LATE_PERIODS);
+    late.retain(|period| period.end <= now);
+    let starts: Vec<_> = late.iter().map(|period| period.start.to_sqlx()).collect();
+    let ends: Vec<_> = late.iter().map(|period| period.end.to_sqlx()).collect();
+    sqlx::query!(
+        "INSERT INTO usage_periods (tenant, period_start, period_end, total_tokens, events, last_minute)
+         SELECT $1, late.period_start, late.period_end, 0, 0, late.period_start
+         FROM UNNEST($2::timestamptz[], $3::timestamptz[]) AS late (period_start, period_end)
+         ON CONFLICT DO NOTHING",
+        tenant,
+        &starts as &[jiff_sqlx::Timestamp],
+        &ends as &[jiff_sqlx::Timestamp],
+    )
+    .execute(&mut *tx)
+    .await
+    .map_err(&failed)?;
     let periods = sqlx::query!(
         r#"SELECT period_start AS "start: jiff_sqlx::Timestamp", period_end AS "end: jiff_sqlx::Timestamp"
            FROM usage_periods

@@ -135,6 +135,8 @@ pub async fn periods(
                   events
            FROM usage_periods
            WHERE tenant = $1 AND period_start <= $2::timestamptz
+             -- Some have a row only for the quota that they had.
+             AND (events <> 0 OR total_tokens <> 0)
            ORDER BY period_start DESC
            LIMIT $3"#,
         tenant,

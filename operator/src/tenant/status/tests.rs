@@ -131,6 +131,24 @@ fn a_new_period_and_an_edited_quota_show_at_once() {
 }
 
 #[test]
+fn a_boost_is_in_the_quota_that_is_shown_and_its_end_shows_at_once() {
+    let mut tenant = acme(None);
+    let boost = json!([{ "tokens": 500, "from": "2026-03-16T00:00:00Z", "until": "2026-03-20T12:00:30Z" }]);
+    tenant.spec.quota_boosts = serde_json::from_value(boost).unwrap();
+    let status = told_after(&tenant, &Outcome::InForce, Some(&usage(1_200)), at(NOW));
+    let shown = status.usage.clone().unwrap();
+    assert_eq!((shown.effective_quota, shown.percent), (Some(1_500), 80));
+    tenant.status = Some(status);
+    let (before, after) = (at("2026-03-20T12:00:29Z"), at("2026-03-20T12:00:30Z"));
+    assert_eq!(news(&tenant, &usage(1_200), before), News::None);
+    assert_eq!(news(&tenant, &usage(1_200), after), News::Urgent);
+    let status = told_after(&tenant, &Outcome::InForce, Some(&usage(1_200)), after);
+    let shown = status.usage.clone().unwrap();
+    assert_eq!((shown.effective_quota, shown.percent), (Some(1_000), 120));
+    assert_eq!(find(&Tenant { status: Some(status), ..tenant }, "QuotaAvailable").unwrap().status, "False");
+}
+
+#[test]
 fn usage_stays_while_it_cannot_be_read_and_is_not_shown_to_a_stranger() {
     let tenant = acme(Some(told(500, NOW)));
     let status = told_after(&tenant, &Outcome::Retrying(&Error::Overtaken), None, at(NOW));

@@ -1,3 +1,4 @@
+use flagmeter_core::quota::Quota;
 use flagmeter_store::postgres::deliveries::{Channel, Kind, Taken};
 use http::StatusCode;
 use jiff::Timestamp;
@@ -23,6 +24,7 @@ fn taken() -> Taken {
         time_zone: "Europe/Berlin".to_owned(),
         threshold: 80,
         monthly_quota: 1_000_000,
+        quota: Quota { base: 1_000_000, boosts: Vec::new() },
         total_tokens: 812_345,
         period_start: at("2026-11-14T23:00:00Z"),
         period_end: at("2026-12-14T23:00:00Z"),
@@ -33,6 +35,7 @@ fn taken() -> Taken {
 fn said(taken: &Taken) -> Value {
     body(&Message {
         taken,
+        now: taken.created_at,
         exhaustion: Some(at("2026-11-30T09:30:00Z")),
         public_url: Some("https://meter.example.com"),
     })
@@ -67,9 +70,19 @@ fn the_message_says_who_how_much_of_what_and_until_when() {
 
 #[test]
 fn what_is_not_known_is_left_out() {
-    let said = body(&Message { taken: &taken(), exhaustion: None, public_url: None });
+    let taken = taken();
+    let said = body(&Message { taken: &taken, now: taken.created_at, exhaustion: None, public_url: None });
     assert_eq!(said["blocks"][1]["fields"].as_array().unwrap().len(), 4);
     assert_eq!(said["blocks"][2]["elements"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_period_that_is_over_resets_no_more() {
+    let taken = taken();
+    let said = body(&Message { taken: &taken, now: taken.period_end, exhaustion: None, public_url: None });
+    let text = said["text"].as_str().unwrap();
+    assert!(text.ends_with("tokens (81 %). It reset Tue 15 Dec 2026, 00:00 Europe/Berlin."), "{text}");
+    assert_eq!(said["blocks"][1]["fields"][3]["text"], "*Reset*\nTue 15 Dec 2026, 00:00 Europe/Berlin");
 }
 
 #[test]

@@ -1,10 +1,13 @@
+use std::sync::Arc;
+
 use flagmeter_core::event::UsageEvent;
-use jiff::SignedDuration;
+use tokio::sync::Barrier;
+use tokio::task::JoinSet;
 
 use super::*;
 use crate::postgres::audit::books;
 use crate::postgres::batch::{Counter, Entry};
-use crate::testing::{NOON, add_tenant, entry, event, reversal_of, with_id};
+use crate::testing::{NOON, add_tenant, entry, event, own_connection, reversal_of, with_id};
 
 /// What is recorded, oldest first: kind, threshold, quota, total.
 async fn recorded_of(pool: &PgPool, tenant: &str) -> Vec<(String, i32, i64, i64)> {
@@ -98,13 +101,18 @@ async fn of_several_crossed_at_once_the_highest_is_told_and_all_are_recorded(poo
 async fn sixteen_workers_that_cross_at_once_record_it_once(pool: PgPool) {
     add_watched(&pool, &[80]).await;
     // Together they reach 1,600 of 1,000; which of them crosses is chance.
-    let workers = (1..=16).map(|number| {
-        let pool = pool.clone();
-        async move { Counter::new(pool).apply(&[entry(number, [event("acme", 100)])]).await.unwrap() }
-    });
-    let mut tasks = tokio::task::JoinSet::new();
-    workers.for_each(|worker| drop(tasks.spawn(worker)));
-    tasks.join_all().await;
+    let barrier = Arc::new(Barrier::new(16));
+    let mut workers = JoinSet::new();
+    for number in 1..=16 {
+        let (counter, barrier) = (Counter::new(own_connection(&pool)), Arc::clone(&barrier));
+        workers.spawn(async move {
+            // Connected, and with all that a counter finds out first, each waits for the others.
+            counter.apply(&[]).await.unwrap();
+            barrier.wait().await;
+            counter.apply(&[entry(number, [event("acme", 100)])]).await.unwrap()
+        });
+    }
+    workers.join_all().await;
     assert_eq!(recorded_of(&pool, "acme").await, [crossed(80, 1_000, 800)]);
     assert_eq!(messages(&pool).await.len(), 2);
 }
@@ -159,35 +167,88 @@ async fn what_does_not_commit_records_nothing_and_comes_again_whole(pool: PgPool
     assert_eq!(messages(&pool).await.len(), 2);
 }
 
+const BOOST: &str =
+    r#"quota_boosts = '[{"tokens": 1000, "from": "2026-06-10T00:00:00Z", "until": "UNTIL", "reason": "launch"}]'"#;
+
+/// Counts in June what the base alone is held against, and then boosts it by 1,000 from the 10th on: nothing depends on
+/// the day on which the test runs.
+async fn use_and_boost(pool: &PgPool, used: i64, until: &str) {
+    add_watched(pool, &[80]).await;
+    count(pool, &[entry(1, [event("acme", used)])]).await;
+    set(pool, &BOOST.replace("UNTIL", until)).await;
+}
+
+async fn edges(pool: &PgPool, since: &str, now: &str) -> usize {
+    review_edges(pool, since.parse().unwrap(), now.parse().unwrap()).await.unwrap()
+}
+
+async fn use_in_all(pool: &PgPool, tokens: i64) {
+    sqlx::query("UPDATE usage_periods SET total_tokens = $1").bind(tokens).execute(pool).await.unwrap();
+}
+
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn a_boost_puts_thresholds_out_of_reach_while_it_holds(pool: PgPool) {
-    add_watched(&pool, &[80]).await;
-    set(
-        &pool,
-        r#"quota_boosts = '[{"tokens": 1000, "from": "2026-06-10T00:00:00Z", "until": "2026-06-20T00:00:00Z", "reason": "launch"}]'"#,
-    )
-    .await;
-    // June is over by PostgreSQL's clock, and the boost ended in it: the count is held against the base.
-    count(&pool, &[entry(1, [event("acme", 900)])]).await;
+    use_and_boost(&pool, 900, "2026-06-20T00:00:00Z").await;
     assert_eq!(recorded_of(&pool, "acme").await, [crossed(80, 1_000, 900)]);
-    let minute = SignedDuration::from_mins(1);
-    let review = async |since: Option<&str>, now: Timestamp| {
-        review_boosts(&pool, since.map(|since| since.parse().unwrap()), now).await.unwrap()
-    };
-    // By the clock of the one who looks, the boost holds: nothing changed within the last minute.
-    assert_eq!(review(Some("2026-06-15T11:59:00Z"), noon()).await, 0);
+    // It holds, and did so before: nothing changed.
+    assert_eq!(edges(&pool, "2026-06-15T11:59:00Z", NOON).await, 0);
     // It began since it was looked for last: 900 of 2,000.
-    assert_eq!(review(Some("2026-06-09T23:59:30Z"), noon()).await, 1);
+    assert_eq!(edges(&pool, "2026-06-09T23:59:30Z", "2026-06-10T00:00:30Z").await, 1);
     let so_far = [crossed(80, 1_000, 900), recovered(80, 2_000, 900)];
     assert_eq!(recorded_of(&pool, "acme").await, so_far);
     // Whoever looks again, or for the first time, says nothing new.
-    assert_eq!(review(None, noon() + minute).await, 1);
+    assert_eq!(review_all(&pool, noon()).await.unwrap(), 1);
     assert_eq!(recorded_of(&pool, "acme").await, so_far);
     // 1,700 of 2,000 while it holds, and then of 1,000: that threshold of that quota is known.
-    sqlx::query("UPDATE usage_periods SET total_tokens = 1700").execute(&pool).await.unwrap();
-    review(None, noon()).await;
-    review(Some("2026-06-19T23:59:30Z"), "2026-06-20T00:00:00Z".parse().unwrap()).await;
+    use_in_all(&pool, 1_700).await;
+    review_all(&pool, noon()).await.unwrap();
+    edges(&pool, "2026-06-19T23:59:30Z", "2026-06-20T00:00:00Z").await;
     assert_eq!(recorded_of(&pool, "acme").await[2..], [crossed(80, 2_000, 1_700)]);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn what_was_held_against_a_boost_that_had_just_ended_is_found_by_the_next_look(pool: PgPool) {
+    use_and_boost(&pool, 700, "2026-06-20T00:00:00Z").await;
+    edges(&pool, "2026-06-19T23:59:30Z", "2026-06-20T00:00:10Z").await;
+    assert_eq!(recorded_of(&pool, "acme").await, []);
+    // A batch read the quota before the boost ended, or by a clock that is behind, and commits only now.
+    use_in_all(&pool, 1_500).await;
+    edges(&pool, "2026-06-20T00:00:10Z", "2026-06-20T00:01:10Z").await;
+    assert_eq!(recorded_of(&pool, "acme").await, [crossed(80, 1_000, 1_500)]);
+    assert_eq!(edges(&pool, "2026-06-20T00:06:00Z", "2026-06-20T00:07:00Z").await, 0, "it is settled");
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_boost_that_ends_just_before_its_period_is_held_against_all_the_same(pool: PgPool) {
+    use_and_boost(&pool, 700, "2026-06-30T23:59:30Z").await;
+    use_in_all(&pool, 1_500).await;
+    edges(&pool, "2026-06-30T23:59:00Z", "2026-07-01T00:00:10Z").await;
+    assert_eq!(recorded_of(&pool, "acme").await, [crossed(80, 1_000, 1_500)]);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_boost_that_ended_with_its_period_while_nobody_looked_is_found_by_the_first_look(pool: PgPool) {
+    use_and_boost(&pool, 700, "2026-06-30T12:00:00Z").await;
+    use_in_all(&pool, 1_500).await;
+    review_all(&pool, "2026-07-03T00:00:00Z".parse().unwrap()).await.unwrap();
+    assert_eq!(recorded_of(&pool, "acme").await, [crossed(80, 1_000, 1_500)]);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_tenant_whose_resource_is_gone_is_not_looked_at(pool: PgPool) {
+    use_and_boost(&pool, 900, "2026-06-20T00:00:00Z").await;
+    set(&pool, "detached_at = now()").await;
+    assert_eq!(edges(&pool, "2026-06-09T23:59:30Z", "2026-06-10T00:00:30Z").await, 0);
+    assert_eq!(review_all(&pool, noon()).await.unwrap(), 0);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_period_that_is_over_is_not_held_against_thresholds_that_came_later(pool: PgPool) {
+    add_watched(&pool, &[80]).await;
+    count(&pool, &[entry(1, [event("acme", 700)])]).await;
+    set(&pool, "thresholds = '{50}'").await;
+    review_all(&pool, "2026-07-03T00:00:00Z".parse().unwrap()).await.unwrap();
+    assert_eq!(recorded_of(&pool, "acme").await, []);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
@@ -197,6 +258,6 @@ async fn usage_from_before_anybody_watched_is_found_by_the_first_look(pool: PgPo
     count(&pool, &[entry(1, [event("acme", 900)])]).await;
     set(&pool, "thresholds = '{80}'").await;
     add_tenant(&pool, "idle").await;
-    assert_eq!(review_boosts(&pool, None, noon()).await.unwrap(), 1);
+    assert_eq!(review_all(&pool, noon()).await.unwrap(), 1);
     assert_eq!(recorded_of(&pool, "acme").await, [crossed(80, 1_000, 900)]);
 }

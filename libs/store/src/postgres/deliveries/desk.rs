@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use flagmeter_core::period::BillingPeriod;
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::Channel;
+use super::{Channel, Kind};
+use crate::postgres::settings::Columns;
 use crate::{PgPool, StoreError};
 
 /// An alert, as people list it.
@@ -19,8 +19,8 @@ pub struct Alert {
     pub id: i64,
     /// What receivers know it by.
     pub event_id: Uuid,
-    /// `crossed`, `recovered` or `test`.
-    pub kind: String,
+    /// What happened.
+    pub kind: Kind,
     /// In percent of the quota.
     pub threshold: i32,
     /// Tokens used, then.
@@ -87,62 +87,44 @@ pub struct Told {
 ///
 /// [`StoreError::Postgres`]; the same call may be made again.
 pub async fn list(pool: &PgPool, tenant: &str, limit: i64) -> Result<Vec<Alert>, StoreError> {
-    let rows = sqlx::query!(
-        r#"SELECT alert.id,
-                  alert.event_id,
-                  alert.kind,
-                  alert.threshold,
-                  alert.total_tokens,
-                  alert.monthly_quota,
-                  alert.period_start AS "period_start: jiff_sqlx::Timestamp",
-                  alert.period_end AS "period_end: jiff_sqlx::Timestamp",
-                  alert.created_at AS "created_at: jiff_sqlx::Timestamp",
-                  alert.superseded_by,
-                  delivery.channel AS "channel?",
-                  delivery.state AS "state?",
-                  delivery.attempts AS "attempts?",
-                  delivery.next_attempt_at AS "next_attempt_at?: jiff_sqlx::Timestamp",
-                  delivery.delivered_at AS "delivered_at?: jiff_sqlx::Timestamp",
-                  delivery.last_error
-           FROM (SELECT * FROM alerts WHERE tenant = $1 ORDER BY id DESC LIMIT $2) AS alert
-           LEFT JOIN alert_deliveries AS delivery ON delivery.alert = alert.id
-           ORDER BY alert.id DESC, delivery.channel"#,
+    let mut alerts = sqlx::query!(
+        r#"SELECT id,
+                  event_id,
+                  kind,
+                  threshold,
+                  total_tokens,
+                  monthly_quota,
+                  period_start AS "period_start: jiff_sqlx::Timestamp",
+                  period_end AS "period_end: jiff_sqlx::Timestamp",
+                  created_at AS "created_at: jiff_sqlx::Timestamp",
+                  superseded_by
+           FROM alerts
+           WHERE tenant = $1
+           ORDER BY id DESC
+           LIMIT $2"#,
         tenant,
         limit,
     )
+    .map(|row| Alert {
+        id: row.id,
+        event_id: row.event_id,
+        kind: Kind::of(&row.kind),
+        threshold: row.threshold,
+        total_tokens: row.total_tokens,
+        monthly_quota: row.monthly_quota,
+        period_start: row.period_start.to_jiff(),
+        period_end: row.period_end.to_jiff(),
+        created_at: row.created_at.to_jiff(),
+        superseded_by: row.superseded_by,
+        deliveries: Vec::new(),
+    })
     .fetch_all(pool)
     .await
     .map_err(StoreError::postgres("read a tenant's alerts"))?;
-    let mut alerts: Vec<Alert> = Vec::new();
-    for row in rows {
-        if alerts.last().is_none_or(|last| last.id != row.id) {
-            alerts.push(Alert {
-                id: row.id,
-                event_id: row.event_id,
-                kind: row.kind,
-                threshold: row.threshold,
-                total_tokens: row.total_tokens,
-                monthly_quota: row.monthly_quota,
-                period_start: row.period_start.to_jiff(),
-                period_end: row.period_end.to_jiff(),
-                created_at: row.created_at.to_jiff(),
-                superseded_by: row.superseded_by,
-                deliveries: Vec::new(),
-            });
-        }
-        let delivery = row.channel.zip(row.state).zip(row.attempts.zip(row.next_attempt_at));
-        if let (Some(alert), Some(((channel, state), (attempts, next_attempt_at)))) =
-            (alerts.last_mut(), delivery)
-        {
-            alert.deliveries.push(Delivery {
-                channel: Channel::of(&channel),
-                state,
-                attempts,
-                next_attempt_at: next_attempt_at.to_jiff(),
-                delivered_at: row.delivered_at.map(jiff_sqlx::Timestamp::to_jiff),
-                last_error: row.last_error,
-            });
-        }
+    let ids: Vec<i64> = alerts.iter().map(|alert| alert.id).collect();
+    let mut deliveries = of_alerts(pool, &ids).await?;
+    for alert in &mut alerts {
+        alert.deliveries = deliveries.remove(&alert.id).unwrap_or_default();
     }
     Ok(alerts)
 }
@@ -153,32 +135,39 @@ pub async fn list(pool: &PgPool, tenant: &str, limit: i64) -> Result<Vec<Alert>,
 ///
 /// [`StoreError::Postgres`]; the same call may be made again.
 pub async fn find(pool: &PgPool, alert: i64) -> Result<Vec<Delivery>, StoreError> {
+    Ok(of_alerts(pool, &[alert]).await?.remove(&alert).unwrap_or_default())
+}
+
+/// The messages of those of `alerts` that have any, in the order of their channels.
+async fn of_alerts(pool: &PgPool, alerts: &[i64]) -> Result<HashMap<i64, Vec<Delivery>>, StoreError> {
     let rows = sqlx::query!(
-        r#"SELECT channel,
+        r#"SELECT alert,
+                  channel,
                   state,
                   attempts,
                   next_attempt_at AS "next_attempt_at: jiff_sqlx::Timestamp",
                   delivered_at AS "delivered_at: jiff_sqlx::Timestamp",
                   last_error
            FROM alert_deliveries
-           WHERE alert = $1
+           WHERE alert = ANY($1)
            ORDER BY channel"#,
-        alert,
+        alerts,
     )
     .fetch_all(pool)
     .await
-    .map_err(StoreError::postgres("read an alert's messages"))?;
-    Ok(rows
-        .into_iter()
-        .map(|row| Delivery {
+    .map_err(StoreError::postgres("read the messages of alerts"))?;
+    let mut deliveries: HashMap<i64, Vec<Delivery>> = HashMap::new();
+    for row in rows {
+        deliveries.entry(row.alert).or_default().push(Delivery {
             channel: Channel::of(&row.channel),
             state: row.state,
             attempts: row.attempts,
             next_attempt_at: row.next_attempt_at.to_jiff(),
             delivered_at: row.delivered_at.map(jiff_sqlx::Timestamp::to_jiff),
             last_error: row.last_error,
-        })
-        .collect())
+        });
+    }
+    Ok(deliveries)
 }
 
 /// Makes the messages of an alert due now, whatever became of them before, and also to a channel that the tenant did not
@@ -189,17 +178,14 @@ pub async fn find(pool: &PgPool, alert: i64) -> Result<Vec<Delivery>, StoreError
 /// [`StoreError::Postgres`]; nothing is sent again, or, if only the answer was lost, everything is.
 pub async fn resend(pool: &PgPool, wanted: Wanted<'_>, now: Timestamp) -> Result<Vec<Channel>, StoreError> {
     let channels = sqlx::query_scalar!(
-        "WITH channels AS (
-             SELECT tenant, 'slack' AS channel FROM slack_webhooks WHERE tenant = $1 AND enabled
-             UNION ALL
-             SELECT tenant, 'webhook' FROM webhooks WHERE tenant = $1 AND enabled
-         )
-         INSERT INTO alert_deliveries (alert, channel, next_attempt_at, tried_since)
-         SELECT alerts.id, channels.channel, $4::timestamptz, $4::timestamptz
+        "INSERT INTO alert_deliveries (alert, channel, next_attempt_at, tried_since)
+         SELECT alerts.id, alert_channels.channel, $4::timestamptz, $4::timestamptz
          FROM alerts
-         JOIN channels USING (tenant)
-         WHERE alerts.id = $2 AND channels.channel = COALESCE($3, channels.channel)
-         ORDER BY channels.channel
+         JOIN alert_channels USING (tenant)
+         WHERE alerts.id = $2
+           AND alert_channels.tenant = $1
+           AND alert_channels.channel = COALESCE($3, alert_channels.channel)
+         ORDER BY alert_channels.channel
          ON CONFLICT (alert, channel) DO UPDATE
          SET state           = 'pending',
              attempts        = 0,
@@ -220,50 +206,55 @@ pub async fn resend(pool: &PgPool, wanted: Wanted<'_>, now: Timestamp) -> Result
     Ok(channels.iter().map(|channel| Channel::of(channel)).collect())
 }
 
-/// The tenant's billing day and the IANA name of its zone; `None` if there is no such tenant.
+/// Whether there is such a tenant.
 ///
 /// # Errors
 ///
 /// [`StoreError::Postgres`]; the same call may be made again.
-pub async fn find_terms(pool: &PgPool, tenant: &str) -> Result<Option<(i16, String)>, StoreError> {
-    sqlx::query!("SELECT billing_day, time_zone FROM tenants WHERE id = $1", tenant)
-        .fetch_optional(pool)
+pub async fn exists(pool: &PgPool, tenant: &str) -> Result<bool, StoreError> {
+    sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM tenants WHERE id = $1) AS "exists!""#, tenant)
+        .fetch_one(pool)
         .await
-        .map(|row| row.map(|row| (row.billing_day, row.time_zone)))
-        .map_err(StoreError::postgres("read a tenant's billing day"))
+        .map_err(StoreError::postgres("look for a tenant"))
 }
 
-/// Adds an alert that is only a test, with what the tenant used in `period`; [`resend`] makes its messages. Answers its
-/// number.
+/// Adds an alert that is only a test, with the quota of `now` and what the tenant used of it in the open period;
+/// [`resend`] makes its messages. Answers its number; `None` if there is no such tenant.
 ///
 /// # Errors
 ///
-/// [`StoreError::Postgres`], also if there is no such tenant.
-pub async fn add_test(pool: &PgPool, tenant: &str, period: BillingPeriod) -> Result<i64, StoreError> {
+/// [`StoreError::Postgres`]; there is no test, or, if only the answer was lost, one without messages.
+pub async fn add_test(pool: &PgPool, tenant: &str, now: Timestamp) -> Result<Option<i64>, StoreError> {
+    let failed = StoreError::postgres("add a test of a tenant's channels");
+    let row = sqlx::query_as!(
+        Columns,
+        "SELECT monthly_quota, quota_boosts, thresholds, billing_day, time_zone, calendars
+         FROM tenants
+         WHERE id = $1",
+        tenant,
+    )
+    .fetch_optional(pool)
+    .await
+    .map_err(&failed)?;
+    let Some(settings) = row.and_then(Columns::read) else { return Ok(None) };
+    let period = settings.calendar.period(now);
+    let highest = settings.thresholds.percents().last().copied();
     sqlx::query_scalar!(
         "INSERT INTO alerts (tenant, period_start, period_end, threshold, monthly_quota, total_tokens, kind)
-         SELECT tenants.id,
-                $2::timestamptz,
-                $3::timestamptz,
-                COALESCE((SELECT max(threshold) FROM UNNEST(tenants.thresholds) AS threshold), 80),
-                tenants.monthly_quota,
-                COALESCE(
-                    (SELECT total_tokens
-                     FROM usage_periods
-                     WHERE tenant = tenants.id AND period_start = $2::timestamptz),
-                    0
-                ),
-                'test'
-         FROM tenants
-         WHERE tenants.id = $1
+         SELECT $1, $2::timestamptz, $3::timestamptz, COALESCE($4, 80), $5, COALESCE(sum(total_tokens), 0)::bigint, 'test'
+         FROM usage_periods
+         WHERE tenant = $1 AND period_start = $2::timestamptz
          RETURNING id",
         tenant,
         period.start.to_sqlx() as jiff_sqlx::Timestamp,
         period.end.to_sqlx() as jiff_sqlx::Timestamp,
+        highest,
+        settings.quota.at(now),
     )
     .fetch_one(pool)
     .await
-    .map_err(StoreError::postgres("add a test of a tenant's channels"))
+    .map(Some)
+    .map_err(&failed)
 }
 
 /// For each of `tenants` the newest alert that had messages, tests aside. A tenant without one is left out.
@@ -272,17 +263,11 @@ pub async fn add_test(pool: &PgPool, tenant: &str, period: BillingPeriod) -> Res
 ///
 /// [`StoreError::Postgres`]; the same call may be made again.
 pub async fn newest(pool: &PgPool, tenants: &[String]) -> Result<HashMap<String, Told>, StoreError> {
-    let rows = sqlx::query!(
+    let alerts = sqlx::query!(
         r#"SELECT newest.tenant,
                   newest.id,
                   newest.threshold,
-                  newest.created_at AS "created_at: jiff_sqlx::Timestamp",
-                  delivery.channel,
-                  delivery.state,
-                  delivery.attempts,
-                  delivery.next_attempt_at AS "next_attempt_at: jiff_sqlx::Timestamp",
-                  delivery.delivered_at AS "delivered_at: jiff_sqlx::Timestamp",
-                  delivery.last_error
+                  newest.created_at AS "created_at: jiff_sqlx::Timestamp"
            FROM UNNEST($1::text[]) AS wanted (tenant)
            CROSS JOIN LATERAL (
                SELECT alerts.tenant, alerts.id, alerts.threshold, alerts.created_at
@@ -292,30 +277,22 @@ pub async fn newest(pool: &PgPool, tenants: &[String]) -> Result<HashMap<String,
                  AND EXISTS (SELECT FROM alert_deliveries WHERE alert = alerts.id)
                ORDER BY alerts.id DESC
                LIMIT 1
-           ) AS newest
-           JOIN alert_deliveries AS delivery ON delivery.alert = newest.id
-           ORDER BY newest.tenant, delivery.channel"#,
+           ) AS newest"#,
         tenants,
     )
     .fetch_all(pool)
     .await
-    .map_err(StoreError::postgres("read what became of the tenants' alerts"))?;
-    let mut newest: HashMap<String, Told> = HashMap::new();
-    for row in rows {
-        let told = newest.entry(row.tenant).or_insert_with(|| Told {
-            alert: row.id,
-            threshold: row.threshold,
-            created_at: row.created_at.to_jiff(),
-            deliveries: Vec::new(),
-        });
-        told.deliveries.push(Delivery {
-            channel: Channel::of(&row.channel),
-            state: row.state,
-            attempts: row.attempts,
-            next_attempt_at: row.next_attempt_at.to_jiff(),
-            delivered_at: row.delivered_at.map(jiff_sqlx::Timestamp::to_jiff),
-            last_error: row.last_error,
-        });
-    }
-    Ok(newest)
+    .map_err(StoreError::postgres("read the tenants' newest alerts"))?;
+    let ids: Vec<i64> = alerts.iter().map(|alert| alert.id).collect();
+    let mut deliveries = of_alerts(pool, &ids).await?;
+    let told = alerts.into_iter().filter_map(|alert| {
+        let told = Told {
+            alert: alert.id,
+            threshold: alert.threshold,
+            created_at: alert.created_at.to_jiff(),
+            deliveries: deliveries.remove(&alert.id)?,
+        };
+        Some((alert.tenant, told))
+    });
+    Ok(told.collect())
 }

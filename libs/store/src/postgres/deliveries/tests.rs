@@ -1,6 +1,5 @@
-use flagmeter_core::period::BillingPeriod;
-
 use super::*;
+use crate::postgres::batch::Counter;
 use crate::testing;
 
 const LEASE: SignedDuration = SignedDuration::from_secs(60);
@@ -19,8 +18,7 @@ async fn outbox(pool: &PgPool) -> i64 {
         b"a sealed secret of 28 bytes or so",
     )
     .await;
-    let period = BillingPeriod { start: at("2026-06-01T00:00:00Z"), end: at("2026-07-01T00:00:00Z") };
-    let alert = add_test(pool, "acme", period).await.unwrap();
+    let alert = add_test(pool, "acme", at(testing::NOON)).await.unwrap().unwrap();
     let wanted = Wanted { tenant: "acme", alert, channel: None };
     assert_eq!(resend(pool, wanted, at(testing::NOON)).await.unwrap(), Channel::ALL);
     alert
@@ -45,8 +43,8 @@ async fn a_message_is_taken_by_one_and_by_the_next_only_when_the_lease_is_over(p
     let again = take(&pool, later, LEASE).await.unwrap().unwrap();
     let lost = if again.channel == first.channel { &first } else { &second };
     assert_eq!((again.attempts, lost.attempts, again.event_id), (2, 1, lost.event_id));
-    assert!(!conclude(&pool, lost, Conclusion::Delivered(later)).await.unwrap(), "the lease went to another");
-    assert!(conclude(&pool, &again, Conclusion::Delivered(later)).await.unwrap());
+    assert!(!conclude(&pool, lost, &Conclusion::Delivered(later)).await.unwrap(), "the lease went to another");
+    assert!(conclude(&pool, &again, &Conclusion::Delivered(later)).await.unwrap());
     assert_eq!(delivery(&pool, again.channel).await.state, "delivered");
 }
 
@@ -56,7 +54,7 @@ async fn what_came_of_a_message_is_kept_and_sending_it_again_begins_anew(pool: P
     let noon = at(testing::NOON);
     let taken = take(&pool, noon, LEASE).await.unwrap().unwrap();
     let next = noon + SignedDuration::from_secs(5);
-    assert!(conclude(&pool, &taken, Conclusion::Again { at: next, why: "it slept" }).await.unwrap());
+    assert!(conclude(&pool, &taken, &Conclusion::Again { at: next, why: "it slept".into() }).await.unwrap());
     let found = delivery(&pool, taken.channel).await;
     assert_eq!(
         (found.attempts, found.next_attempt_at, found.last_error.as_deref()),
@@ -70,12 +68,12 @@ async fn what_came_of_a_message_is_kept_and_sending_it_again_begins_anew(pool: P
         }
     };
     let at = next + SignedDuration::from_secs(1);
-    assert!(conclude(&pool, &taken, Conclusion::PutBack { at }).await.unwrap());
+    assert!(conclude(&pool, &taken, &Conclusion::PutBack { at }).await.unwrap());
     let found = delivery(&pool, taken.channel).await;
     assert_eq!((found.attempts, found.last_error.as_deref()), (1, Some("it slept")), "it was not tried");
 
     let taken = take(&pool, at, LEASE).await.unwrap().unwrap();
-    assert!(conclude(&pool, &taken, Conclusion::Failed { why: "gone" }).await.unwrap());
+    assert!(conclude(&pool, &taken, &Conclusion::Failed { why: "gone".into() }).await.unwrap());
     assert_eq!(delivery(&pool, taken.channel).await.state, "failed");
 
     let wanted = Wanted { tenant: "acme", alert, channel: Some(taken.channel) };
@@ -95,6 +93,37 @@ async fn a_channel_that_was_turned_off_has_no_target(pool: PgPool) {
         let target = taken.target.map(|target| (target.secret.is_some(), target.previous_secret.is_some()));
         assert_eq!(target, (taken.channel == Channel::Webhook).then_some((true, false)));
     }
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_tenant_whose_resource_is_gone_has_no_target(pool: PgPool) {
+    outbox(&pool).await;
+    sqlx::query!("UPDATE tenants SET detached_at = now()").execute(&pool).await.unwrap();
+    for _ in Channel::ALL {
+        assert_eq!(take(&pool, at(testing::NOON), LEASE).await.unwrap().unwrap().target, None);
+    }
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_test_shows_the_period_and_the_quota_that_counting_has(pool: PgPool) {
+    testing::add_tenant(&pool, "acme").await;
+    Counter::new(pool.clone()).apply(&[testing::entry(1, [testing::event("acme", 250)])]).await.unwrap();
+    // Another day is wanted, and not in force yet; a boost holds.
+    sqlx::query(
+        r#"UPDATE tenants
+           SET billing_day = 10,
+               calendars = '[{"since": null, "billingDay": 1, "timeZone": "UTC"}]',
+               quota_boosts = '[{"tokens": 5, "from": "2026-06-10T00:00:00Z", "until": "2026-06-20T00:00:00Z", "reason": ""}]'"#,
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    let number = add_test(&pool, "acme", at(testing::NOON)).await.unwrap().unwrap();
+    let test = list(&pool, "acme", 10).await.unwrap().remove(0);
+    assert_eq!((test.id, test.kind, test.threshold), (number, Kind::Test, 80));
+    assert_eq!((test.total_tokens, test.monthly_quota), (250, 1_000_005));
+    assert_eq!(test.period_start, at("2026-06-01T00:00:00Z"));
+    assert_eq!(add_test(&pool, "globex", at(testing::NOON)).await.unwrap(), None);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]

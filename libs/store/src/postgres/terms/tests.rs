@@ -5,7 +5,8 @@ use crate::PgPool;
 use crate::postgres::audit::books;
 use crate::postgres::batch::Counter;
 use crate::postgres::tenants::{self, Change, ChangeKind, TenantRow};
-use crate::testing::{add_channels, entry, event};
+use crate::postgres::usage;
+use crate::testing::{add_channels, entry, event, own_connection};
 
 /// When settings change, unless a test says otherwise.
 const NOW: &str = "2026-06-20T12:00:00Z";
@@ -128,6 +129,19 @@ async fn a_period_that_is_over_is_held_against_the_quota_it_had(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_period_without_usage_keeps_its_quota_for_events_that_come_late(pool: PgPool) {
+    put_at(&pool, None, &acme(), "2026-04-20T00:00:00Z").await;
+    let raised = TenantRow { monthly_quota: 10_000, ..acme() };
+    put_at(&pool, Some(&acme()), &raised, "2026-06-01T00:10:00Z").await;
+    let now = NOW.parse().unwrap();
+    assert_eq!(usage::periods(&pool, "acme", now, 12).await.unwrap(), [], "nothing was used");
+    count(&pool, 1, "chat", 900, "2026-05-20T00:00:00Z").await;
+    assert_eq!(recorded(&pool).await, [line("crossed", 1_000, 900)]);
+    assert_eq!(usage::periods(&pool, "acme", now, 12).await.unwrap().len(), 1);
+    assert!(balances(&pool).await);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn another_billing_day_makes_the_open_period_anew_and_what_was_billed_stays(pool: PgPool) {
     put(&pool, None, &acme()).await;
     count(&pool, 1, "chat", 100, "2026-05-20T00:00:00Z").await;
@@ -161,6 +175,15 @@ async fn another_billing_day_makes_the_open_period_anew_and_what_was_billed_stay
     .unwrap();
     assert_eq!(features, [("chat".to_owned(), 24), ("search".to_owned(), 1)]);
     assert!(balances(&pool).await);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_piece_that_a_new_billing_day_ends_keeps_the_quota_it_had(pool: PgPool) {
+    put(&pool, None, &acme()).await;
+    count(&pool, 1, "chat", 700, "2026-06-05T00:00:00Z").await;
+    put(&pool, Some(&acme()), &TenantRow { billing_day: 15, monthly_quota: 100_000, ..acme() }).await;
+    count(&pool, 2, "chat", 100, "2026-06-14T00:00:00Z").await;
+    assert_eq!(recorded(&pool).await, [line("crossed", 1_000, 800)]);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
@@ -224,6 +247,46 @@ async fn a_change_that_does_not_commit_leaves_everything_as_it_was(pool: PgPool)
     tenants::write(&pool, &change).await.unwrap_err();
     assert_eq!(periods(&pool).await, [period("06-01", "07-01", 900, 1)]);
     assert_eq!(recorded(&pool).await, [line("crossed", 1_000, 900)]);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn while_others_count_a_change_of_quota_misses_nothing_that_is_reached(pool: PgPool) {
+    put(&pool, None, &acme()).await;
+    let mut workers = tokio::task::JoinSet::new();
+    for worker in 0..4_u128 {
+        let counter = Counter::new(own_connection(&pool));
+        workers.spawn(async move {
+            for number in 0..40_u128 {
+                counter.apply(&[entry(1 + worker * 100 + number, [event("acme", 7)])]).await.unwrap();
+            }
+        });
+    }
+    let mut before = acme();
+    let mut due = Vec::new();
+    for monthly_quota in [300, 5_000, 600, 2_000, 1_200] {
+        let after = TenantRow { monthly_quota, ..before.clone() };
+        put(&pool, Some(&before), &after).await;
+        let used: i64 = sqlx::query_scalar("SELECT coalesce(sum(total_tokens), 0)::bigint FROM usage_periods")
+            .fetch_one(&pool)
+            .await
+            .unwrap();
+        due.extend((used * 100 >= monthly_quota * 80).then_some(monthly_quota));
+        before = after;
+    }
+    workers.join_all().await;
+    assert_eq!(books(&pool).await.unwrap()[0].period_tokens, 4 * 40 * 7);
+    // 1,120 tokens reach 80 % of the last quota, whoever was first.
+    due.push(1_200);
+    let crossed: Vec<i64> = recorded(&pool)
+        .await
+        .into_iter()
+        .filter_map(|(kind, _, quota, _)| (kind == "crossed").then_some(quota))
+        .collect();
+    assert!(due.iter().all(|quota| crossed.contains(quota)), "{crossed:?} of {due:?}");
+    // Whoever looks at all of it again finds nothing that was missed.
+    assert_eq!(alerts::review_all(&pool, NOW.parse().unwrap()).await.unwrap(), 1);
+    let again = recorded(&pool).await.into_iter().filter(|(kind, ..)| kind == "crossed").count();
+    assert_eq!(again, crossed.len());
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
