@@ -9,7 +9,6 @@ use flagmeter_store::StoreError;
 use flagmeter_store::queue::EventQueue;
 use jiff::Timestamp;
 
-
 /// How often the queue is asked. Workers forget nothing for a minute after they have said so there.
 const ASK_EVERY: Duration = Duration::from_secs(5);
 

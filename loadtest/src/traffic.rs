@@ -151,7 +151,8 @@ mod tests {
         assert_eq!(body.len(), BODY_BYTES);
         let now = "2026-06-15T12:00:00Z".parse().unwrap();
         let arrival = flagmeter_core::event::Arrival::at(now, None);
-        let read = flagmeter_core::event::decode(body.as_bytes(), flagmeter_core::event::Form::Json, arrival, 1);
+        let read =
+            flagmeter_core::event::decode(body.as_bytes(), flagmeter_core::event::Form::Json, arrival, 1);
         assert!(matches!(read, Ok(flagmeter_core::event::Body::One(Ok(_), None))), "{read:?}");
     }
 

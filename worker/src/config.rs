@@ -152,7 +152,10 @@ mod tests {
             assert_eq!(days(events, rollups), Ok(()), "{events} {rollups}");
         }
         let fault = days("35", "71").unwrap_err();
-        assert!(fault.contains("FLAGMETER_ROLLUPS_DAYS must be at least 72: an event can be taken back"), "{fault}");
+        assert!(
+            fault.contains("FLAGMETER_ROLLUPS_DAYS must be at least 72: an event can be taken back"),
+            "{fault}"
+        );
     }
 
     #[test]

@@ -124,11 +124,12 @@ impl Drain {
     /// Drains the queue until `shutdown`. What is in hand then is finished, if PostgreSQL answers.
     pub async fn run(&self, shutdown: &CancellationToken) {
         self.wait_for_schema(shutdown).await;
+        // Boxed, since each holds a whole batch's state, for as long as the worker lives.
         tokio::join!(
-            self.read_on(shutdown),
-            self.claim_on(shutdown),
+            Box::pin(self.read_on(shutdown)),
+            Box::pin(self.claim_on(shutdown)),
+            Box::pin(self.keep_house_on(shutdown)),
             self.report_on(shutdown),
-            self.keep_house_on(shutdown),
         );
         if let Err(error) = self.queue.leave(&self.consumer).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "stays in the consumer group");

@@ -35,9 +35,8 @@ struct Worker {
 impl Worker {
     /// What it says of the queue's length, in entries.
     fn queue_entries(&self) -> Option<u64> {
-        let families = self.registry.gather();
-        let family = families.iter().find(|family| family.name() == "flagmeter_worker_queue_entries")?;
-        Some(family.get_metric().first()?.get_gauge().get_value() as u64)
+        let text = prometheus::TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap();
+        text.lines().find_map(|line| line.strip_prefix("flagmeter_worker_queue_entries ")?.parse().ok())
     }
 }
 
@@ -110,10 +109,8 @@ async fn what_waits_in_many_small_entries_is_counted_by_one_transaction(pool: Pg
     let worker = start(&pool, &stream, "a");
     until("the queue is empty", async || queue.depth().await.unwrap() == 0).await;
     assert_eq!(book(&pool, "acme").await.events, 2_000);
-    let transactions: i64 = sqlx::query_scalar("SELECT count(DISTINCT xmin::text) FROM events")
-        .fetch_one(&pool)
-        .await
-        .unwrap();
+    let transactions: i64 =
+        sqlx::query_scalar("SELECT count(DISTINCT xmin::text) FROM events").fetch_one(&pool).await.unwrap();
     assert_eq!(transactions, 1);
     worker.shutdown.cancel();
     worker.task.await.unwrap();

@@ -193,7 +193,12 @@ async fn what_slack_answers_decides_what_happens_next(pool: PgPool) {
             "asked to wait 120 s",
         ),
         (Behaviour::Answer(429, "Retry-After: 7200\r\n", ""), "pending", Some((7_200, 7_200)), "429"),
-        (Behaviour::Answer(429, "Retry-After: 99999999\r\n", ""), "failed", None, "given up: Slack answered 429"),
+        (
+            Behaviour::Answer(429, "Retry-After: 99999999\r\n", ""),
+            "failed",
+            None,
+            "given up: Slack answered 429",
+        ),
         (Behaviour::Answer(500, "", "rollup_error"), "pending", Some((3, 5)), "500"),
         (Behaviour::Answer(302, location, ""), "pending", Some((3, 5)), "not followed"),
         (Behaviour::Hang, "pending", Some((3, 5)), "no answer within"),
@@ -326,7 +331,8 @@ async fn a_worker_that_stops_does_not_wait_for_postgresql_for_longer_than_it_may
     let receiver = Receiver::start([Behaviour::Gate(arrived.clone(), open.clone()), OK]).await;
     add_slack(&pool, "acme", &receiver.url()).await;
     let alert = cross(&pool, "acme", "slack").await;
-    let (notifier, shutdown) = (Arc::new(notifier(&pool, noon(), Poster::new(true))), CancellationToken::new());
+    let (notifier, shutdown) =
+        (Arc::new(notifier(&pool, noon(), Poster::new(true))), CancellationToken::new());
     let stop = shutdown.clone();
     let task = tokio::spawn(async move { notifier.run(&stop, Duration::from_millis(100)).await });
     arrived.notified().await;
@@ -608,7 +614,9 @@ async fn the_metrics_say_what_came_of_each_attempt_and_to_nobody_where_it_went(p
         ("slack", "skipped", 1),
         ("slack", "delivered", 0),
     ] {
-        let line = format!("flagmeter_worker_deliveries_total{{channel=\"{channel}\",outcome=\"{outcome}\"}} {number}\n");
+        let line = format!(
+            "flagmeter_worker_deliveries_total{{channel=\"{channel}\",outcome=\"{outcome}\"}} {number}\n"
+        );
         assert!(text.contains(&line), "{line}{text}");
     }
     assert!(!text.contains("s3cret") && !text.contains("127.0.0.1"), "{text}");

@@ -162,8 +162,8 @@ impl EventId {
     /// The key under which the ledger keeps the id. It follows from the id alone, so that a repeat meets it again
     /// whenever it comes.
     ///
-    /// An id that is no UUIDv7 is hashed, and not only marked: a client may count in the first byte, and a UUIDv1
-    /// (RFC 9562, section 5.1) has part of its time there, so that of 1,000 a second 2 % would pass for repeats of
+    /// An id that is no UUIDv7 is hashed, and not only marked: a client may count in the first byte, and a
+    /// `UUIDv1` (RFC 9562, section 5.1) has part of its time there, so that of 1,000 a second 2 % would pass for repeats of
     /// others. A UUIDv5 is a hash already, such as that of every other string.
     #[must_use]
     pub fn ledger_key(self) -> LedgerKey {
@@ -214,7 +214,10 @@ mod tests {
     fn the_ledgers_key_follows_from_the_id_alone() {
         let seven = EventId::of("01934f6e-7d1a-7000-8000-0123456789ab");
         assert_eq!(seven.made_at().unwrap().to_string(), "2024-11-21T15:54:21.338Z");
-        assert_eq!((seven.ledger_key().uuid(), seven.ledger_key().place()), (seven.uuid(), Place::Day(20_048)));
+        assert_eq!(
+            (seven.ledger_key().uuid(), seven.ledger_key().place()),
+            (seven.uuid(), Place::Day(20_048))
+        );
         let four = EventId::of("0b934f6e-7d1a-4000-8000-0123456789ab");
         // Parts of every ledger kept: these values can never change.
         for (key, place, expected) in [

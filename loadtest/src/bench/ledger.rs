@@ -57,7 +57,8 @@ pub(super) async fn measure(stores: &Stores, extent: Extent, report: &mut Report
     }
     stores.clear(Forget::All).await?;
 
-    let ratio = |way: usize, to: usize| rounds.iter().map(|speeds| speeds[way] / speeds[to]).collect::<Vec<_>>();
+    let ratio =
+        |way: usize, to: usize| rounds.iter().map(|speeds| speeds[way] / speeds[to]).collect::<Vec<_>>();
     let beside = format!("ledger of {}", figure(f64::from(extent.ledger_ids)));
     let seven = |size| format!("worker, every event with a UUIDv7, {beside} ÷ raw COPY, {size} a batch");
     report.rows.extend([
@@ -103,7 +104,15 @@ async fn fill(pool: &PgPool, ids: u32) -> Result<()> {
             .execute(&mut *connection)
             .await
             .with_context(|| format!("failed to fill the ledger with {kind}"))?;
-        println!("  {} {kind} are in the ledger after {} s", figure(f64::from(ids)), start.elapsed().as_secs());
+        println!(
+            "  {} {kind} are in the ledger after {} s",
+            figure(f64::from(ids)),
+            start.elapsed().as_secs()
+        );
     }
-    sqlx::query("VACUUM ANALYZE event_ids").execute(pool).await.map(drop).context("failed to vacuum the ledger")
+    sqlx::query("VACUUM ANALYZE event_ids")
+        .execute(pool)
+        .await
+        .map(drop)
+        .context("failed to vacuum the ledger")
 }

@@ -50,7 +50,8 @@ impl Plain<'_> {
         let mut faults = Faults::default();
         let tenant = tenant(&mut faults, "tenant", self.tenant.as_ref());
         let id = faults.optional("id", self.id.as_ref(), |value| value.event_id(arrival));
-        let occurred_at = faults.optional("timestamp", self.timestamp.as_ref(), |value| value.instant(arrival.now));
+        let occurred_at =
+            faults.optional("timestamp", self.timestamp.as_ref(), |value| value.instant(arrival.now));
         self.usage(faults, tenant, id, occurred_at.unwrap_or(arrival.now))
     }
 

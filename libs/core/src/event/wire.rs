@@ -9,11 +9,11 @@ use serde::de::{DeserializeSeed, SeqAccess, Visitor};
 use serde_json::Deserializer;
 use serde_json::error::Category;
 
-use super::{Arrival, UsageEvent};
 use super::cloud::Cloud;
 use super::fault::Fault;
 use super::object::{Known, Object};
 use super::plain::Plain;
+use super::{Arrival, UsageEvent};
 
 /// The form of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! What must hold of any bytes at all. The property tests beside this and the targets in fuzz/ share it.
 
 use flagmeter_core::event::{
-    Arrival, Body, Checked, EventId, FeatureName, Form, MAX_AGE, MAX_AHEAD, MAX_ID_AHEAD, Refusal, TenantName,
-    TokenCount, UsageEvent, decode, decode_binary,
+    Arrival, Body, Checked, EventId, FeatureName, Form, MAX_AGE, MAX_AHEAD, MAX_ID_AHEAD, Refusal,
+    TenantName, TokenCount, UsageEvent, decode, decode_binary,
 };
 use flagmeter_core::packed::Batch;
 use jiff::Timestamp;

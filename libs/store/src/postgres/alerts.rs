@@ -112,8 +112,9 @@ pub async fn review_edges(pool: &PgPool, since: Timestamp, now: Timestamp) -> Re
     .fetch_all(pool)
     .await
     .map_err(StoreError::postgres("read the tenants' boosts"))?;
-    let changed =
-        rows.into_iter().filter(|row| settings::quota(row.monthly_quota, row.quota_boosts.clone()).changes(since, now));
+    let changed = rows
+        .into_iter()
+        .filter(|row| settings::quota(row.monthly_quota, row.quota_boosts.clone()).changes(since, now));
     review_each(pool, changed.map(|row| row.id).collect(), since, now).await
 }
 

@@ -159,8 +159,8 @@ impl Counter {
     async fn attempt(&self, entries: &[Entry], attempt: Attempt) -> Result<Applied, StoreError> {
         let failed = StoreError::postgres("count a batch");
         let mut connection = self.pool.acquire().await.map_err(&failed)?;
-        let outcome = tokio::time::timeout(ATTEMPT_LIMIT, self.attempt_on(&mut connection, entries, attempt)).await;
-        outcome.unwrap_or_else(|_| {
+        let ending = Box::pin(self.attempt_on(&mut connection, entries, attempt));
+        tokio::time::timeout(ATTEMPT_LIMIT, ending).await.unwrap_or_else(|_| {
             connection.close_on_drop();
             Err(failed(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())))
         })
@@ -302,7 +302,8 @@ async fn isolate(
     let mut refused = 0;
     let mut rows = rows.to_vec();
     rows.sort_by_key(|row| row.event.tenant.as_str());
-    let mut parts: Vec<&[Row<'_>]> = rows.chunk_by(|one, next| one.event.tenant == next.event.tenant).rev().collect();
+    let mut parts: Vec<&[Row<'_>]> =
+        rows.chunk_by(|one, next| one.event.tenant == next.event.tenant).rev().collect();
     while let Some(part) = parts.pop() {
         let mut savepoint = tx.begin().await.map_err(&failed)?;
         match count(&mut savepoint, settings, part).await {

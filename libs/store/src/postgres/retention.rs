@@ -137,21 +137,25 @@ fn reach(now: Timestamp, oldest_queued: Option<Timestamp>) -> Timestamp {
 
 /// Forgets the oldest day of events before `first`; answers whether there was one.
 async fn forget_events(pool: &PgPool, first: Date) -> Result<bool, StoreError> {
-    let forgotten =
-        sqlx::query_scalar!(r#"SELECT forget_events($1::date) AS "days!""#, first.to_sqlx() as jiff_sqlx::Date)
-            .fetch_one(pool)
-            .await
-            .map_err(StoreError::postgres("forget events"))?;
+    let forgotten = sqlx::query_scalar!(
+        r#"SELECT forget_events($1::date) AS "days!""#,
+        first.to_sqlx() as jiff_sqlx::Date
+    )
+    .fetch_one(pool)
+    .await
+    .map_err(StoreError::postgres("forget events"))?;
     Ok(forgotten > 0)
 }
 
 /// Forgets the oldest day of UUIDv7 before `first`; answers whether there was one.
 async fn forget_event_ids(pool: &PgPool, first: Date) -> Result<bool, StoreError> {
-    let forgotten =
-        sqlx::query_scalar!(r#"SELECT forget_event_ids($1::date) AS "days!""#, first.to_sqlx() as jiff_sqlx::Date)
-            .fetch_one(pool)
-            .await
-            .map_err(StoreError::postgres("forget ids of events"))?;
+    let forgotten = sqlx::query_scalar!(
+        r#"SELECT forget_event_ids($1::date) AS "days!""#,
+        first.to_sqlx() as jiff_sqlx::Date
+    )
+    .fetch_one(pool)
+    .await
+    .map_err(StoreError::postgres("forget ids of events"))?;
     Ok(forgotten > 0)
 }
 
@@ -184,12 +188,11 @@ async fn partitions(pool: &PgPool, table: &str) -> Result<Vec<(Date, u64)>, Stor
 /// were received.
 async fn ids_by_day(pool: &PgPool) -> Result<Vec<(Date, u64)>, StoreError> {
     let mut days: BTreeMap<Date, u64> = partitions(pool, "event_ids").await?.into_iter().collect();
-    let others = sqlx::query!(
-        r#"SELECT day AS "day!: jiff_sqlx::Date", bytes AS "bytes!" FROM other_ids_by_day()"#
-    )
-    .fetch_all(pool)
-    .await
-    .map_err(StoreError::postgres("look at the ids of events"))?;
+    let others =
+        sqlx::query!(r#"SELECT day AS "day!: jiff_sqlx::Date", bytes AS "bytes!" FROM other_ids_by_day()"#)
+            .fetch_all(pool)
+            .await
+            .map_err(StoreError::postgres("look at the ids of events"))?;
     for row in others {
         *days.entry(row.day.to_jiff()).or_default() += row.bytes.unsigned_abs();
     }

@@ -94,8 +94,10 @@ async fn ids_of_any_kind_have_one_budget_and_one_window(pool: PgPool) {
     sqlx::query("ANALYZE event_ids_others").execute(&pool).await.unwrap();
     let all = forget_all(&pool, Limits::default(), at(3), None).await;
     assert_eq!(all.event_ids.since.unwrap().to_string(), "2026-06-15T00:00:00Z");
-    let real: i64 =
-        sqlx::query_scalar("SELECT pg_total_relation_size('event_ids_others')").fetch_one(&pool).await.unwrap();
+    let real: i64 = sqlx::query_scalar("SELECT pg_total_relation_size('event_ids_others')")
+        .fetch_one(&pool)
+        .await
+        .unwrap();
     let estimate = all.event_ids.bytes;
     assert!((real / 2..real * 2).contains(&estimate), "{estimate} of really {real}");
 
