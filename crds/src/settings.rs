@@ -112,7 +112,8 @@ pub fn webhook_url(text: &str, allow_http: bool) -> Option<String> {
     let uri: Uri = text.parse().ok().filter(|_| text.len() <= MAX_URL_LENGTH)?;
     let authority = uri.authority().filter(|authority| !authority.host().is_empty())?;
     // `99999` is digits, as the API server asks for, and no port.
-    let port = authority.as_str().trim_end_matches(':').ends_with(authority.host()) || authority.port_u16().is_some();
+    let port = authority.as_str().trim_end_matches(':').ends_with(authority.host())
+        || authority.port_u16().is_some();
     let scheme = uri.scheme_str() == Some("https") || (allow_http && uri.scheme_str() == Some("http"));
     (scheme && port).then(|| text.to_owned())
 }
@@ -140,7 +141,14 @@ mod tests {
 
     #[test]
     fn a_url_has_a_host_and_a_port_that_is_one() {
-        for url in ["https://a", "https://a:", "https://a:8443/x", "https://user:word@a", "https://[::1]", " https://a\n"] {
+        for url in [
+            "https://a",
+            "https://a:",
+            "https://a:8443/x",
+            "https://user:word@a",
+            "https://[::1]",
+            " https://a\n",
+        ] {
             assert_eq!(webhook_url(url, false).as_deref(), Some(url.trim()), "{url:?}");
         }
         for url in ["", "a", "https://", "https:///x", "https://:80", "https://a:99999", "http://a"] {

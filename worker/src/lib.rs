@@ -21,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::drain::{DATABASE, Drain, QUEUE, Work};
 use crate::metrics::{Deliveries, Metrics};
-use crate::notifier::{ENDING, Line, Notifier};
 use crate::notifier::post::Poster;
+use crate::notifier::{ENDING, Line, Notifier};
 
 /// Connections that count: one for what was read, one for what others left behind.
 const COUNTING_CONNECTIONS: u32 = 2;

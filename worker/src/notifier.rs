@@ -230,7 +230,9 @@ impl Notifier {
     fn open(&self, taken: &Taken, target: &Target) -> Result<Opened, Verdict> {
         let open = |sealed: &[u8]| self.sealer.open(&taken.tenant, sealed);
         let closed = || {
-            Verdict::failed("what is stored of the channel does not open with this worker's FLAGMETER_ENCRYPTION_KEY; the operator and the worker must have the same")
+            Verdict::failed(
+                "what is stored of the channel does not open with this worker's FLAGMETER_ENCRYPTION_KEY; the operator and the worker must have the same",
+            )
         };
         let url = open(&target.url).ok_or_else(closed)?.trim().to_owned();
         let mut keys = Vec::new();
@@ -244,7 +246,10 @@ impl Notifier {
             // One that was sealed before the encryption key was changed: the receiver has the new secret by now, or soon.
             let key = open(former).and_then(|secret| Key::of(&secret));
             if key.is_none() {
-                tracing::warn!(tenant.name = taken.tenant, "the webhook's former secret does not open; signed with the new one alone");
+                tracing::warn!(
+                    tenant.name = taken.tenant,
+                    "the webhook's former secret does not open; signed with the new one alone"
+                );
             }
             keys.extend(key);
         }
@@ -280,7 +285,9 @@ impl Notifier {
         let (headers, body) = compose(&message, &opened.keys, now);
         let answer = match self.poster.post(&opened.url, headers, body).await {
             Ok(answer) => answer,
-            Err(fault) if fault.is_final() => return self.settle(taken, Verdict::refused(&fault.to_string())),
+            Err(fault) if fault.is_final() => {
+                return self.settle(taken, Verdict::refused(&fault.to_string()));
+            }
             Err(fault) => return self.settle(taken, Verdict::failed(&fault.to_string())),
         };
         let now = self.clock.now();
@@ -294,7 +301,9 @@ impl Notifier {
         let conclusion = self.settle(taken, verdict);
         let rest = match (&conclusion, asked) {
             (_, Some(asked)) if is_failed => Some(now + asked.min(GIVE_UP_AFTER)),
-            (Conclusion::Again { at, .. }, None) if answer.status == StatusCode::TOO_MANY_REQUESTS => Some(*at),
+            (Conclusion::Again { at, .. }, None) if answer.status == StatusCode::TOO_MANY_REQUESTS => {
+                Some(*at)
+            }
             _ => None,
         };
         if let Some(until) = rest {
@@ -362,7 +371,9 @@ impl Notifier {
         }
         match conclusion {
             Conclusion::Delivered(_) => say!(info, "delivered an alert of {tenant}"),
-            Conclusion::Failed { why } | Conclusion::GivenUp { why } => say!(error, why, "failed to deliver an alert of {tenant}"),
+            Conclusion::Failed { why } | Conclusion::GivenUp { why } => {
+                say!(error, why, "failed to deliver an alert of {tenant}");
+            }
             Conclusion::Again { why, .. } => say!(warn, why, "an alert of {tenant} is tried again"),
             Conclusion::Skipped { why } => say!(info, why, "an alert of {tenant} goes nowhere"),
             Conclusion::PutBack { .. } => {}

@@ -61,8 +61,7 @@ pub(super) async fn resend(arguments: ResendArguments, pool: &PgPool) -> anyhow:
     } else {
         let recent = deliveries::list(pool, tenant, 1_000).await?;
         // Recoveries are not told. Of several thresholds reached at once, one is told in place of the others.
-        let newest =
-            recent.iter().find(|alert| alert.kind == Kind::Crossed && alert.superseded_by.is_none());
+        let newest = recent.iter().find(|alert| alert.kind == Kind::Crossed && alert.superseded_by.is_none());
         newest
             .with_context(|| format!("{tenant} has had no alerts; `flagmeter alerts test` sends a test"))?
             .id

@@ -178,7 +178,8 @@ impl Poster {
     /// Where `url` leads, if that can be seen from the URL and is allowed.
     fn destination(&self, url: &str) -> Result<Destination, Fault> {
         let uri: Uri = url.parse().map_err(|_| Fault::NotAUrl)?;
-        let authority = uri.authority().filter(|authority| !authority.host().is_empty()).ok_or(Fault::NotAUrl)?;
+        let authority =
+            uri.authority().filter(|authority| !authority.host().is_empty()).ok_or(Fault::NotAUrl)?;
         let (user, place) = authority.as_str().rsplit_once('@').unwrap_or(("", authority.as_str()));
         let https = match uri.scheme() {
             Some(scheme) if *scheme == Scheme::HTTPS => true,
@@ -355,14 +356,23 @@ mod tests {
             ("https://example.com/x", None, "example.com", 443),
             ("https://example.com:/x", None, "example.com:", 443),
             ("https://@example.com/x", None, "example.com", 443),
-            ("https://Aladdin:open%20sesame@example.com", Some("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="), "example.com", 443),
+            (
+                "https://Aladdin:open%20sesame@example.com",
+                Some("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="),
+                "example.com",
+                443,
+            ),
             ("https://user:p%40ss@example.com:8443", Some("Basic dXNlcjpwQHNz"), "example.com:8443", 8_443),
             ("https://token@[2606:4700::1]:8443", Some("Basic dG9rZW46"), "[2606:4700::1]:8443", 8_443),
         ];
         for (url, authorization, authority, port) in cases {
             let Ok(found) = Poster::new(false).destination(url) else { panic!("{url}") };
             let said = found.credentials.as_ref().map(|value| value.to_str().unwrap());
-            assert_eq!((said, found.authority.as_str(), found.port), (authorization, authority, port), "{url}");
+            assert_eq!(
+                (said, found.authority.as_str(), found.port),
+                (authorization, authority, port),
+                "{url}"
+            );
             assert!(found.credentials.is_none_or(|value| value.is_sensitive()));
         }
     }

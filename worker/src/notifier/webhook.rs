@@ -119,7 +119,8 @@ mod tests {
         ];
         for (status, attempt, part) in cases {
             let status = StatusCode::from_u16(status).unwrap();
-            let verdict = judge(&Answer { status, retry_after: None, body: b"https://s3cret.example.com".to_vec() });
+            let verdict =
+                judge(&Answer { status, retry_after: None, body: b"https://s3cret.example.com".to_vec() });
             assert_eq!(verdict.attempt, attempt, "{status}");
             assert!(verdict.why.contains(part) && !verdict.why.contains("s3cret"), "{}", verdict.why);
         }

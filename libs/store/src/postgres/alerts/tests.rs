@@ -167,8 +167,7 @@ async fn what_does_not_commit_records_nothing_and_comes_again_whole(pool: PgPool
     assert_eq!(messages(&pool).await.len(), 2);
 }
 
-const BOOST: &str =
-    r#"quota_boosts = '[{"tokens": 1000, "from": "2026-06-10T00:00:00Z", "until": "UNTIL", "reason": "launch"}]'"#;
+const BOOST: &str = r#"quota_boosts = '[{"tokens": 1000, "from": "2026-06-10T00:00:00Z", "until": "UNTIL", "reason": "launch"}]'"#;
 
 /// Counts in June what the base alone is held against, and then boosts it by 1,000 from the 10th on: nothing depends on
 /// the day on which the test runs.

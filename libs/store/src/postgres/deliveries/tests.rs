@@ -43,7 +43,10 @@ async fn a_message_is_taken_by_one_and_by_the_next_only_when_the_lease_is_over(p
     let again = take(&pool, later, LEASE).await.unwrap().unwrap();
     let lost = if again.channel == first.channel { &first } else { &second };
     assert_eq!((again.attempts, lost.attempts, again.event_id), (2, 1, lost.event_id));
-    assert!(!conclude(&pool, lost, &Conclusion::Delivered(later)).await.unwrap(), "the lease went to another");
+    assert!(
+        !conclude(&pool, lost, &Conclusion::Delivered(later)).await.unwrap(),
+        "the lease went to another"
+    );
     assert!(conclude(&pool, &again, &Conclusion::Delivered(later)).await.unwrap());
     assert_eq!(delivery(&pool, again.channel).await.state, "delivered");
 }

@@ -266,10 +266,11 @@ async fn while_others_count_a_change_of_quota_misses_nothing_that_is_reached(poo
     for monthly_quota in [300, 5_000, 600, 2_000, 1_200] {
         let after = TenantRow { monthly_quota, ..before.clone() };
         put(&pool, Some(&before), &after).await;
-        let used: i64 = sqlx::query_scalar("SELECT coalesce(sum(total_tokens), 0)::bigint FROM usage_periods")
-            .fetch_one(&pool)
-            .await
-            .unwrap();
+        let used: i64 =
+            sqlx::query_scalar("SELECT coalesce(sum(total_tokens), 0)::bigint FROM usage_periods")
+                .fetch_one(&pool)
+                .await
+                .unwrap();
         due.extend((used * 100 >= monthly_quota * 80).then_some(monthly_quota));
         before = after;
     }
