@@ -193,7 +193,12 @@ async fn what_slack_answers_decides_what_happens_next(pool: PgPool) {
             "asked to wait 120 s",
         ),
         (Behaviour::Answer(429, "Retry-After: 7200\r\n", ""), "pending", Some((7_200, 7_200)), "429"),
-        (Behaviour::Answer(429, "Retry-After: 99999999\r\n", ""), "failed", None, "given up: Slack answered 429"),
+        (
+            Behaviour::Answer(429, "Retry-After: 99999999\r\n", ""),
+            "failed",
+            None,
+            "given up: Slack answered 429",
+        ),
         (Behaviour::Answer(500, "", "rollup_error"), "pending", Some((3, 5)), "500"),
         (Behaviour::Answer(302, location, ""), "pending", Some((3, 5)), "not followed"),
         (Behaviour::Hang, "pending", Some((3, 5)), "no answer within"),
@@ -207,7 +212,8 @@ async fn what_slack_answers_decides_what_happens_next(pool: PgPool) {
     for (number, (behaviour, state, wait, part)) in cases.into_iter().enumerate() {
         let tenant = format!("tenant-{number}");
         let receiver = Receiver::start([behaviour.clone()]).await;
-        add_slack(&pool, &tenant, &receiver.url()).await;
+        // The next receiver may get the same port, and what was held for this one is held by URL.
+        add_slack(&pool, &tenant, &format!("{}/{number}", receiver.url())).await;
         let alert = cross(&pool, &tenant, "slack").await;
         assert_eq!(send_due(&pool, noon()).await, 1, "{behaviour:?}");
         let (found, attempts, seconds, error) = outcome(&pool, alert).await;
@@ -325,8 +331,9 @@ async fn a_worker_that_stops_does_not_wait_for_postgresql_for_longer_than_it_may
     let (arrived, open) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let receiver = Receiver::start([Behaviour::Gate(arrived.clone(), open.clone()), OK]).await;
     add_slack(&pool, "acme", &receiver.url()).await;
-    let alert = cross(&pool, "acme", "slack").await;
-    let (notifier, shutdown) = (Arc::new(notifier(&pool, noon(), Poster::new(true))), CancellationToken::new());
+    cross(&pool, "acme", "slack").await;
+    let (notifier, shutdown) =
+        (Arc::new(notifier(&pool, noon(), Poster::new(true))), CancellationToken::new());
     let stop = shutdown.clone();
     let task = tokio::spawn(async move { notifier.run(&stop, Duration::from_millis(100)).await });
     arrived.notified().await;
@@ -336,8 +343,8 @@ async fn a_worker_that_stops_does_not_wait_for_postgresql_for_longer_than_it_may
     shutdown.cancel();
     open.notify_one();
     tokio::time::timeout(PATIENCE, task).await.unwrap().unwrap();
+    assert_eq!(receiver.received().len(), 1);
     lock.rollback().await.unwrap();
-    assert_eq!(outcome(&pool, alert).await.0, "pending");
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
@@ -608,7 +615,9 @@ async fn the_metrics_say_what_came_of_each_attempt_and_to_nobody_where_it_went(p
         ("slack", "skipped", 1),
         ("slack", "delivered", 0),
     ] {
-        let line = format!("flagmeter_worker_deliveries_total{{channel=\"{channel}\",outcome=\"{outcome}\"}} {number}\n");
+        let line = format!(
+            "flagmeter_worker_deliveries_total{{channel=\"{channel}\",outcome=\"{outcome}\"}} {number}\n"
+        );
         assert!(text.contains(&line), "{line}{text}");
     }
     assert!(!text.contains("s3cret") && !text.contains("127.0.0.1"), "{text}");
