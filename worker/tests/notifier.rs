@@ -212,7 +212,8 @@ async fn what_slack_answers_decides_what_happens_next(pool: PgPool) {
     for (number, (behaviour, state, wait, part)) in cases.into_iter().enumerate() {
         let tenant = format!("tenant-{number}");
         let receiver = Receiver::start([behaviour.clone()]).await;
-        add_slack(&pool, &tenant, &receiver.url()).await;
+        // The next receiver may get the same port, and what was held for this one is held by URL.
+        add_slack(&pool, &tenant, &format!("{}/{number}", receiver.url())).await;
         let alert = cross(&pool, &tenant, "slack").await;
         assert_eq!(send_due(&pool, noon()).await, 1, "{behaviour:?}");
         let (found, attempts, seconds, error) = outcome(&pool, alert).await;
@@ -330,7 +331,7 @@ async fn a_worker_that_stops_does_not_wait_for_postgresql_for_longer_than_it_may
     let (arrived, open) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let receiver = Receiver::start([Behaviour::Gate(arrived.clone(), open.clone()), OK]).await;
     add_slack(&pool, "acme", &receiver.url()).await;
-    let alert = cross(&pool, "acme", "slack").await;
+    cross(&pool, "acme", "slack").await;
     let (notifier, shutdown) =
         (Arc::new(notifier(&pool, noon(), Poster::new(true))), CancellationToken::new());
     let stop = shutdown.clone();
@@ -342,8 +343,8 @@ async fn a_worker_that_stops_does_not_wait_for_postgresql_for_longer_than_it_may
     shutdown.cancel();
     open.notify_one();
     tokio::time::timeout(PATIENCE, task).await.unwrap().unwrap();
+    assert_eq!(receiver.received().len(), 1);
     lock.rollback().await.unwrap();
-    assert_eq!(outcome(&pool, alert).await.0, "pending");
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]

@@ -125,6 +125,7 @@ pub async fn review_edges(pool: &PgPool, since: Timestamp, now: Timestamp) -> Re
 ///
 /// Those of [`review_edges`].
 pub async fn review_all(pool: &PgPool, now: Timestamp) -> Result<usize, StoreError> {
+    let since = now - MAX_AGE;
     let rows = sqlx::query!(
         r#"SELECT tenants.id,
                   tenants.monthly_quota,
@@ -133,10 +134,11 @@ pub async fn review_all(pool: &PgPool, now: Timestamp) -> Result<usize, StoreErr
                   COALESCE(max(usage_periods.total_tokens) FILTER (WHERE period_end > $1::timestamptz), 0) AS "used!"
            FROM tenants
            JOIN usage_periods ON usage_periods.tenant = tenants.id
-           WHERE tenants.detached_at IS NULL
+           WHERE tenants.detached_at IS NULL AND usage_periods.period_end > $2::timestamptz
            GROUP BY tenants.id
            ORDER BY tenants.id"#,
         now.to_sqlx() as jiff_sqlx::Timestamp,
+        since.to_sqlx() as jiff_sqlx::Timestamp,
     )
     .fetch_all(pool)
     .await
@@ -145,7 +147,7 @@ pub async fn review_all(pool: &PgPool, now: Timestamp) -> Result<usize, StoreErr
         let thresholds = settings::thresholds(row.thresholds.clone());
         row.is_boosted || thresholds.newly_reached(0, row.used, row.monthly_quota)
     });
-    review_each(pool, noteworthy.map(|row| row.id).collect(), now - MAX_AGE, now).await
+    review_each(pool, noteworthy.map(|row| row.id).collect(), since, now).await
 }
 
 async fn review_each(
