@@ -24,15 +24,27 @@ pub struct Config {
     /// `FLAGMETER_DRAIN_SECONDS`: how long it goes on serving after it was told to stop, so that
     /// whoever sends it requests has time to hear of it.
     pub drain: Duration,
-    /// `FLAGMETER_QUEUE_MAX_EVENTS`: no more are taken in while so many wait.
-    pub queue_max_events: u64,
-    /// `FLAGMETER_ROLLUPS_DAYS`: for how many days the workers keep minutes.
-    pub rollups_days: u16,
-    /// `FLAGMETER_MAX_FEATURES`: how many a tenant may have in a billing period.
-    pub max_features: usize,
+    /// What may be asked of it.
+    pub limits: Limits,
     /// `FLAGMETER_LOG`, `FLAGMETER_LOG_FORMAT`.
     pub log: LogSettings,
 }
+
+/// What may be asked of the api.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// `FLAGMETER_QUEUE_MAX_EVENTS`: no more are taken in while so many wait.
+    pub queued_events: u64,
+    /// `FLAGMETER_MAX_FEATURES`: how many a tenant may have in a billing period.
+    pub features: usize,
+    /// `FLAGMETER_ROLLUPS_DAYS`: for how many days the workers keep minutes.
+    pub rollups_days: u16,
+    /// How long an answer may take that is neither a POST's nor a stream.
+    pub answer: Duration,
+}
+
+/// Well above what a statement of PostgreSQL may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 impl Config {
     /// Reads the environment.
@@ -47,8 +59,8 @@ impl Config {
         let valkey_url = env.required("VALKEY_URL");
         let auth = policy(&mut env);
         let drain: Option<u16> = env.with_default("FLAGMETER_DRAIN_SECONDS", "5");
-        let max_features = env.with_default("FLAGMETER_MAX_FEATURES", "1000");
-        let queue_max_events = env.with_default("FLAGMETER_QUEUE_MAX_EVENTS", "5000000");
+        let features = env.with_default("FLAGMETER_MAX_FEATURES", "1000");
+        let queued_events = env.with_default("FLAGMETER_QUEUE_MAX_EVENTS", "5000000");
         let rollups_days = env.with_default("FLAGMETER_ROLLUPS_DAYS", "400");
         let log = LogSettings::read(&mut env);
         env.finish(|| {
@@ -59,9 +71,12 @@ impl Config {
                 valkey_url: valkey_url?,
                 auth: auth?,
                 drain: Duration::from_secs(drain?.into()),
-                queue_max_events: queue_max_events?,
-                max_features: max_features?,
-                rollups_days: rollups_days?,
+                limits: Limits {
+                    queued_events: queued_events?,
+                    features: features?,
+                    rollups_days: rollups_days?,
+                    answer: ANSWER_TIMEOUT,
+                },
                 log: log?,
             })
         })

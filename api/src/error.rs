@@ -48,9 +48,7 @@ pub enum ApiError {
     #[error("there is no tenant of this name; `kubectl get tenants.flagmeter.dev` lists them")]
     TenantNotFound,
     /// 404: there is no such event.
-    #[error(
-        "no event of this id is known of this tenant; an id is known for 35 days after the event was received"
-    )]
+    #[error("no event of this id is known of this tenant: it was never taken in, or is not kept any more")]
     EventNotFound,
     /// 503: it may be among those that wait.
     #[error(
@@ -70,8 +68,8 @@ pub enum ApiError {
     #[error("the body may have at most {0} bytes; send fewer events at once")]
     BodyTooLarge(usize),
     /// 408: the body did not arrive.
-    #[error("the request did not arrive whole within {0} seconds; send it again")]
-    RequestTimeout(u64),
+    #[error("the body arrived too slowly; send it again, or fewer events at once")]
+    RequestTimeout,
     /// 415: not JSON by its media type.
     #[error("send events as `Content-Type: application/json` or `application/x-ndjson`, or as CloudEvents")]
     UnsupportedMediaType,
@@ -88,9 +86,12 @@ pub enum ApiError {
         "too many large requests are being read; send it again after a second, or send fewer events at once"
     )]
     Overloaded,
-    /// 503: past usage is being read for others.
-    #[error("past usage is being added up for others; ask again after a second")]
+    /// 503: past usage is being read, for others or for the same tenant.
+    #[error("too much past usage is being added up right now; ask again after a second")]
     TooManyReadings,
+    /// 503: events are being looked for, for others or for the same tenant.
+    #[error("too many events are being looked for right now; ask again after a second")]
+    TooManyLookups,
     /// 503: past usage takes too long to read.
     #[error("to add up that much takes too long right now; ask for a shorter range or a single feature")]
     ReadingTooLarge,
@@ -122,11 +123,13 @@ impl ApiError {
             Self::NotFound => Code::NotFound,
             Self::MethodNotAllowed => Code::MethodNotAllowed,
             Self::BodyTooLarge(_) => Code::BodyTooLarge,
-            Self::RequestTimeout(_) => Code::RequestTimeout,
+            Self::RequestTimeout => Code::RequestTimeout,
             Self::UnsupportedMediaType => Code::UnsupportedMediaType,
             Self::QueueUnavailable(_) => Code::QueueUnavailable,
             Self::QueueFull => Code::QueueFull,
-            Self::Overloaded | Self::TooManyReadings | Self::ReadingTooLarge => Code::Overloaded,
+            Self::Overloaded | Self::TooManyReadings | Self::TooManyLookups | Self::ReadingTooLarge => {
+                Code::Overloaded
+            }
             Self::NotReady | Self::StoreUnavailable => Code::NotReady,
             Self::Internal => Code::Internal,
         }
