@@ -19,6 +19,7 @@ use serde::Serialize;
 use crate::auth::{Caller, Reason};
 use crate::directory::NotKnownYet;
 use crate::error::ApiError;
+use crate::features::Brought;
 use crate::queued::Tally;
 use crate::routes::Route;
 use crate::state::AppState;
@@ -87,7 +88,7 @@ async fn ingest(State(state): State<Arc<AppState>>, request: Request) -> Result<
         Body::Many(events) => (events, None),
     };
     let key = idempotency_key(&headers)?;
-    let (events, errors, tally) = sort(list, single.is_some(), key, &state, caller, now)?;
+    let Sorted { events, errors, brought, tally } = sort(list, single.is_some(), key, &state, caller, now)?;
     if errors.iter().any(|error| error.code == Code::WrongTenant.as_str()) {
         state.metrics.turned_away(Reason::WrongTenant);
     }
@@ -98,6 +99,7 @@ async fn ingest(State(state): State<Arc<AppState>>, request: Request) -> Result<
     let accepted = events.len();
     let receipt = state.batcher.push(events).await.map_err(ApiError::QueueUnavailable)?;
     state.metrics.accepted(accepted);
+    brought.keep();
     tally.accepted(state.clock.now());
     if let Some(id) = single {
         return Ok(one(id.unwrap_or_else(|| receipt.first_id.to_string()), receipt.durability));
@@ -113,19 +115,29 @@ pub(super) fn one(id: String, durability: Durability) -> Response {
     (StatusCode::ACCEPTED, Json(answer)).into_response()
 }
 
-/// The events that can be taken, what is wrong with the others, and the tokens of the former.
-type Sorted = (Vec<UsageEvent>, Vec<EventProblem>, Tally);
+/// A request's events.
+struct Sorted<'a> {
+    /// Those that can be taken.
+    events: Vec<UsageEvent>,
+    /// What is wrong with the others.
+    errors: Vec<EventProblem>,
+    /// The features that nobody had before.
+    brought: Brought<'a>,
+    /// The tokens.
+    tally: Tally,
+}
 
 /// Sorts a request's events. Those without an id get the one that their place in the request makes with its `key`.
-fn sort(
+fn sort<'a>(
     list: Vec<Checked>,
     single: bool,
     key: Option<&str>,
-    state: &AppState,
+    state: &'a AppState,
     caller: &Caller,
     now: Timestamp,
-) -> Result<Sorted, NotKnownYet> {
-    let (mut events, mut errors, mut tally) = (Vec::with_capacity(list.len()), Vec::new(), Tally::default());
+) -> Result<Sorted<'a>, NotKnownYet> {
+    let (mut events, mut errors) = (Vec::with_capacity(list.len()), Vec::new());
+    let (mut brought, mut tally) = (state.features.brought(), Tally::default());
     for (place, event) in list.into_iter().enumerate() {
         let index = (!single).then_some(place);
         let mut event = match event {
@@ -143,7 +155,7 @@ fn sort(
         match state.directory.find(event.tenant.as_str())? {
             None => errors.push(unknown_tenant(index, &event)),
             Some(tenant) if tenant.suspended => errors.push(suspended(index, &event)),
-            Some(tenant) if state.features.admit(&tenant, &event, now) => {
+            Some(tenant) if brought.admit(&tenant, &event, now) => {
                 tally.add(tenant, &event, now);
                 event.id = event.id.or_else(|| key.map(|key| EventId::of(&format!("{key}#{place}"))));
                 events.push(event);
@@ -151,7 +163,7 @@ fn sort(
             Some(_) => errors.push(too_many_features(index, state.features.limit())),
         }
     }
-    Ok((events, errors, tally))
+    Ok(Sorted { events, errors, brought, tally })
 }
 
 fn invalid(index: Option<usize>, fault: Fault) -> EventProblem {
