@@ -9,6 +9,7 @@ mod usage;
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use flagmeter_api::config::Limits;
 use flagmeter_core::packed::Batch;
 use flagmeter_store::postgres::batch::{Counter, Entry};
 use flagmeter_store::queue::EventQueue;
@@ -351,8 +352,13 @@ async fn an_idempotency_key_gives_every_event_without_an_id_the_same_id_again(po
 
 /// Counts what is in the server's queue, as a worker does.
 async fn count_all(server: &Server, pool: &PgPool) {
+    count(server, pool, 100).await;
+}
+
+/// Counts so many entries at most.
+async fn count(server: &Server, pool: &PgPool, entries: usize) {
     server.queue.create_group().await.unwrap();
-    let entries = server.queue.read("test", 100, Duration::from_millis(50)).await.unwrap();
+    let entries = server.queue.read("test", entries, Duration::from_millis(50)).await.unwrap();
     let read = |entry: &flagmeter_store::queue::RawEntry| Entry {
         entry_id: entry.entry_id.clone(),
         batch: Batch::decode(entry.payload.as_ref().unwrap()).unwrap(),
@@ -404,6 +410,10 @@ async fn an_event_is_found_under_its_id_and_can_be_taken_back_once(pool: PgPool)
         (usage["totalTokens"] == 0 && usage["minute"] == NOW).then_some(())
     })
     .await;
+    let again = server.delete("/events/acme/order/7").await;
+    assert_eq!((again.status, &again.json["durability"]), (StatusCode::ACCEPTED, &json!("fsync")));
+    assert_eq!(server.queue.depth().await.unwrap(), 0, "it is taken back already");
+    assert_eq!(server.metric("flagmeter_api_events_accepted_total"), 4, "two events, taken back twice");
     let missing = server.delete("/events/acme/order/8").await;
     assert_eq!((missing.status.as_u16(), &missing.json["code"]), (404, &json!("event_not_found")));
 
@@ -411,6 +421,72 @@ async fn an_event_is_found_under_its_id_and_can_be_taken_back_once(pool: PgPool)
     let given = server.post(EVENT).await.json["id"].as_str().unwrap().to_owned();
     count_all(&server, &pool).await;
     assert_eq!(server.get(&format!("/events/acme/{given}")).await.json["tokens"], 1_500);
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn that_there_is_no_such_event_is_said_while_others_keep_coming(pool: PgPool) {
+    let server = Server::start(pool.clone(), &["acme"]).await;
+    for _ in 0..4 {
+        server.post(EVENT).await;
+    }
+    // A worker that keeps up, and a queue that is never empty.
+    let load = async {
+        loop {
+            server.post(EVENT).await;
+            server.post(EVENT).await;
+            count(&server, &pool, 2).await;
+        }
+    };
+    let asked = async { (server.delete("/events/acme/never").await, server.get("/events/acme/never").await) };
+    let (deleted, got) = tokio::select! {
+        answers = asked => answers,
+        () = load => unreachable!("it has no end"),
+    };
+    assert_ne!(server.queue.depth().await.unwrap(), 0);
+    for answer in [deleted, got] {
+        let said = (answer.status.as_u16(), &answer.json["code"]);
+        assert_eq!(said, (404, &json!("event_not_found")), "{}", answer.body);
+    }
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn an_event_that_is_counted_while_it_is_asked_for_is_found(pool: PgPool) {
+    let server = Server::start(pool.clone(), &["acme"]).await;
+    let id = server.post(EVENT).await.json["id"].as_str().unwrap().to_owned();
+    let path = format!("/events/acme/{id}");
+    let (answer, ()) = futures::join!(server.get(&path), count_all(&server, &pool));
+    assert_eq!(answer.json["state"], "counted", "{}", answer.body);
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn one_who_looks_for_events_without_end_keeps_no_snapshot_from_being_read(pool: PgPool) {
+    let server = Server::start(pool.clone(), &["acme", "globex"]).await;
+    let mut held = pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE event_ids IN ACCESS EXCLUSIVE MODE").execute(&mut *held).await.unwrap();
+    let looks = futures::future::join_all((0..32).map(|_| server.get("/events/acme/order-7")));
+    let counted = async {
+        testing_counted(&pool, "globex").await;
+        let seen = async || (server.get("/usage/globex").await.json["totalTokens"] == 1).then_some(());
+        until("what another used is seen", seen).await;
+    };
+    let (answers, ()) = futures::join!(looks, counted);
+    drop(held);
+    for answer in answers {
+        let code = answer.json["code"].as_str().unwrap_or_default();
+        assert!(["not_ready", "overloaded"].contains(&code), "{}", answer.body);
+    }
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn an_answer_that_takes_too_long_is_a_fault_of_ours(pool: PgPool) {
+    let limits = Limits { answer: Duration::from_millis(200), ..server::LIMITS };
+    let server = Server::limited(limits, pool.clone(), &["acme"]).await;
+    let mut held = pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE rollups IN ACCESS EXCLUSIVE MODE").execute(&mut *held).await.unwrap();
+    let answer = server.get("/usage/acme/series").await;
+    drop(held);
+    assert_eq!((answer.status.as_u16(), &answer.json["code"]), (503, &json!("not_ready")), "{}", answer.body);
+    assert_eq!(answer.headers["retry-after"], "1");
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
@@ -433,6 +509,7 @@ async fn a_full_queue_takes_nothing_more_until_it_is_drained_and_what_it_took_co
         refused.body
     );
     assert_eq!(refused.headers["retry-after"], "5");
+    assert_eq!(server.delete("/events/acme/some").await.json["code"], "queue_full");
     let taken = server.queue.load().await.unwrap().events;
     count_all(&server, &pool).await;
     until("the queue has room", async || {
@@ -497,10 +574,26 @@ async fn a_tenant_has_only_so_many_features_and_those_it_has_go_on(pool: PgPool)
         "detail": "must be one of the 10 that the tenant has in this billing period; use fewer names",
     }]);
     assert_eq!(refused.json["errors"], expected);
+    assert_eq!(server.post(&format!("[{}]", list[..9].join(","))).await.json["accepted"], 9);
     assert_eq!(server.post(&event("acme", 9)).await.status, StatusCode::ACCEPTED);
     assert_eq!(server.post(EVENT).await.status, StatusCode::ACCEPTED);
     assert_eq!(server.post(&event("acme", 11)).await.json["code"], "too_many_features");
     assert_eq!(server.post(&event("globex", 11)).await.status, StatusCode::ACCEPTED);
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_request_that_is_refused_uses_up_none_of_a_tenant_s_features(pool: PgPool) {
+    let server = Server::start(pool, &["acme"]).await;
+    let list = |prefix: &str, last: &str| {
+        let event =
+            |feature: usize| format!(r#"{{"tenant":"acme","feature":"{prefix}{feature}","tokens":1}}"#);
+        format!("[{}{last}]", (0..server::LIMITS.features).map(event).collect::<Vec<_>>().join(","))
+    };
+    let refused = server.post(&list("mistaken", r#",{"tenant":"acme"}"#)).await;
+    assert_eq!(refused.json["code"], "invalid_event", "{}", refused.body);
+    let taken = server.post(&list("real", "")).await;
+    assert_eq!(taken.status, StatusCode::ACCEPTED, "{}", taken.body);
+    assert_eq!(server.post(EVENT).await.json["code"], "too_many_features");
 }
 
 /// Counts one event of the feature that [`EVENT`] has.

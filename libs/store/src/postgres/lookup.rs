@@ -49,6 +49,9 @@ pub enum Found {
     },
 }
 
+/// How a look-up begins. It goes by keys, and what is locked or slow all the same is not waited for.
+const BEGIN: &str = "BEGIN READ ONLY; SET LOCAL statement_timeout = '2s'";
+
 /// Looks for the event of `tenant` with this id: a client's, or one that the api gave.
 ///
 /// # Errors
@@ -56,8 +59,8 @@ pub enum Found {
 /// [`StoreError::Postgres`]; the same call may be made again.
 pub async fn find(pool: &PgPool, tenant: &str, id: EventId) -> Result<Option<Found>, StoreError> {
     let failed = StoreError::postgres("look for an event");
-    let mut connection = pool.acquire().await.map_err(&failed)?;
-    if let Some(counted) = find_counted(&mut connection, tenant, id).await.map_err(&failed)? {
+    let mut tx = pool.begin_with(BEGIN).await.map_err(&failed)?;
+    if let Some(counted) = find_counted(&mut tx, tenant, id).await.map_err(&failed)? {
         return Ok(Some(Found::Counted(counted)));
     }
     let letter = sqlx::query!(
@@ -69,7 +72,7 @@ pub async fn find(pool: &PgPool, tenant: &str, id: EventId) -> Result<Option<Fou
         tenant,
         id.uuid().to_string(),
     )
-    .fetch_optional(&mut *connection)
+    .fetch_optional(&mut *tx)
     .await
     .map_err(&failed)?;
     Ok(letter.map(|letter| Found::DeadLettered { reason: letter.reason, at: letter.at.to_jiff() }))
