@@ -68,6 +68,9 @@ pub enum NotQueued {
     /// They are not.
     #[error("too many events wait for the queue")]
     Full,
+    /// They are not.
+    #[error("the queue has no room")]
+    QueueFull,
     /// They may be.
     #[error("the queue did not confirm the events")]
     Unconfirmed,
@@ -85,11 +88,9 @@ impl Batcher {
         // Bounded by the room that each request needs, which counts events and not requests.
         let (waiting, received) = mpsc::unbounded_channel();
         let durability = Arc::new(AtomicU8::new(code(Durability::Memory)));
-        let flusher = Flusher { queue, clock, metrics };
-        (
-            Self { waiting, room: Arc::new(Semaphore::new(WAITING)), durability },
-            tokio::spawn(flusher.run(received)),
-        )
+        let room = Arc::new(Semaphore::new(WAITING));
+        let flusher = Flusher { queue, clock, metrics, room: Arc::clone(&room) };
+        (Self { waiting, room, durability }, tokio::spawn(flusher.run(received)))
     }
 
     /// Puts `events` into the queue, all or none, and waits until Valkey has them.
@@ -149,6 +150,7 @@ struct Flusher {
     queue: Arc<EventQueue>,
     clock: Clock,
     metrics: Metrics,
+    room: Arc<Semaphore>,
 }
 
 impl Flusher {
@@ -172,7 +174,7 @@ impl Flusher {
     async fn flush(&self, mut flush: Vec<Waiting>, received: &mut mpsc::UnboundedReceiver<Waiting>) {
         let events: Vec<UsageEvent> =
             flush.iter_mut().flat_map(|request| std::mem::take(&mut request.events)).collect();
-        self.metrics.waiting(received.len());
+        self.metrics.waiting(WAITING - self.room.available_permits() - events.len());
         let batch = self.batch(events);
         match self.push(&batch.encode(), batch.events.len()).await {
             Ok(()) => {
@@ -190,8 +192,10 @@ impl Flusher {
                     events = batch.events.len(),
                     "a flush failed"
                 );
+                let reason =
+                    if error.is_out_of_memory() { NotQueued::QueueFull } else { NotQueued::Unconfirmed };
                 for request in flush {
-                    let _ = request.answer.send(Err(NotQueued::Unconfirmed));
+                    let _ = request.answer.send(Err(reason));
                 }
                 // Whoever came meanwhile would wait as long for the same answer.
                 while let Ok(request) = received.try_recv() {
