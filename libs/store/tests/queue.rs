@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use flagmeter_core::scaling::sample::{Queue, Work};
 use flagmeter_store::queue::{Durability, EventQueue, Heartbeat, RawEntry};
 use flagmeter_store::testing;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 const SOON: Duration = Duration::from_millis(50);
 
@@ -164,4 +166,34 @@ async fn of_scaling_decisions_the_newest_are_kept() {
     assert_eq!(kept.records, ["4", "3", "2"]);
     assert_eq!(queue.scaling(1).await.unwrap().records, ["4"]);
     assert!(queue.scaling(0).await.unwrap().records.is_empty());
+}
+
+/// What Valkey 9 answers when its memory is full: it cannot be filled here, where other tests use it.
+async fn answer_that_memory_is_full(listener: TcpListener) {
+    let (mut client, _) = listener.accept().await.unwrap();
+    let mut bytes = [0_u8; 4_096];
+    loop {
+        let read = client.read(&mut bytes).await.unwrap();
+        let words = String::from_utf8_lossy(&bytes[..read]);
+        for word in words.split("\r\n") {
+            let answer = match word {
+                "CLIENT" | "MULTI" => "+OK\r\n",
+                "XADD" | "INCRBY" => "-OOM command not allowed when used memory > 'maxmemory'.\r\n",
+                "EXEC" => "-EXECABORT Transaction discarded because of previous errors.\r\n",
+                _ => continue,
+            };
+            client.write_all(answer.as_bytes()).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_queue_whose_memory_is_full_is_told_from_one_that_is_not_there() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    tokio::spawn(answer_that_memory_is_full(listener));
+    let full = EventQueue::new(&url).unwrap().push(b"entry", 7).await.unwrap_err();
+    assert!(full.is_out_of_memory() && !full.is_broken_connection(), "{full:?}");
+    let nowhere = EventQueue::new("redis://127.0.0.1:1").unwrap().push(b"entry", 7).await.unwrap_err();
+    assert!(!nowhere.is_out_of_memory() && nowhere.is_broken_connection(), "{nowhere:?}");
 }
