@@ -18,11 +18,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use uuid::{NoContext, Uuid};
 
 use crate::metrics::Metrics;
-use crate::routes::events::MAX_EVENTS;
 
-/// A flush that has this many events takes no further request. With one request more it is at most
-/// twice as large.
-const FLUSH_EVENTS: usize = MAX_EVENTS;
+/// A flush that has this many events takes no further request. By the last one it took it may be larger, by at most
+/// what a request may have.
+pub(crate) const FLUSH_EVENTS: usize = 1_000;
 
 /// Events that may wait for the flush in flight; more are refused, and their senders told to come
 /// again. An event is at most some 400 bytes, so 65,536 of them are at most 25 MiB.

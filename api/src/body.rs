@@ -14,9 +14,6 @@ use tokio::time::Instant;
 
 use crate::error::ApiError;
 
-/// The largest body, in bytes: 1 MiB.
-pub(crate) const MAX_BODY_BYTES: usize = 1 << 20;
-
 /// How long a body may take to arrive.
 const TIME_LIMIT: Duration = Duration::from_secs(15);
 
@@ -35,14 +32,11 @@ const SHARE_BYTES: usize = 64 << 10;
 const PACE: usize = 16 << 10;
 const GRACE: Duration = Duration::from_secs(2);
 
-/// The budget. Clones share it.
-#[derive(Debug, Clone)]
-pub struct Bodies(Arc<Semaphore>);
-
-impl Default for Bodies {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(BUDGET_SHARES)))
-    }
+/// The budget.
+#[derive(Debug)]
+pub struct Bodies {
+    shares: Arc<Semaphore>,
+    max_bytes: usize,
 }
 
 /// A body, and its part of the budget, which it gives back with it.
@@ -52,6 +46,12 @@ pub(crate) struct Body {
 }
 
 impl Bodies {
+    /// A budget for bodies of at most so many bytes each.
+    #[must_use]
+    pub fn new(max_bytes: usize) -> Self {
+        Self { shares: Arc::new(Semaphore::new(BUDGET_SHARES)), max_bytes }
+    }
+
     /// Reads a request's body. One that is too large by its own word is not read at all.
     ///
     /// # Errors
@@ -59,7 +59,7 @@ impl Bodies {
     /// [`ApiError`]: too large, too slow, or too many large ones at once.
     pub(crate) async fn read(&self, headers: &HeaderMap, body: axum::body::Body) -> Result<Body, ApiError> {
         match announced(headers) {
-            Some(bytes) if bytes > MAX_BODY_BYTES => Err(ApiError::BodyTooLarge(MAX_BODY_BYTES)),
+            Some(bytes) if bytes > self.max_bytes => Err(ApiError::BodyTooLarge(self.max_bytes)),
             // The server reads no more than was announced.
             Some(bytes) if bytes <= SMALL_BYTES => small(body).await,
             // A client that does not say how much it sends may send as much as it may.
@@ -77,8 +77,8 @@ impl Bodies {
             let Some(frame) = frame.transpose().map_err(|_| too_slow())? else { break };
             // Trailers say nothing of events.
             let Ok(data) = frame.into_data() else { continue };
-            if bytes.len() + data.len() > MAX_BODY_BYTES {
-                return Err(ApiError::BodyTooLarge(MAX_BODY_BYTES));
+            if bytes.len() + data.len() > self.max_bytes {
+                return Err(ApiError::BodyTooLarge(self.max_bytes));
             }
             bytes.extend_from_slice(&data);
             if bytes.len() > SMALL_BYTES {
@@ -93,7 +93,7 @@ impl Bodies {
     fn enough(&self, part: Option<Part>, bytes: usize) -> Result<Part, ApiError> {
         let take = |shares: usize| {
             let shares = u32::try_from(shares).map_err(|_| ApiError::Overloaded)?;
-            Arc::clone(&self.0).try_acquire_many_owned(shares).map_err(|_| ApiError::Overloaded)
+            Arc::clone(&self.shares).try_acquire_many_owned(shares).map_err(|_| ApiError::Overloaded)
         };
         let needed = bytes.div_ceil(SHARE_BYTES);
         let Some(mut part) = part else { return Ok(Part { since: Instant::now(), shares: take(needed)? }) };
@@ -148,6 +148,8 @@ mod tests {
 
     use super::*;
 
+    const MAX_BYTES: usize = 1 << 20;
+
     /// A body that sends so many bytes, and then nothing more.
     fn stalled(bytes: usize) -> axum::body::Body {
         let sent = stream::iter([Ok::<_, Infallible>(vec![b' '; bytes])]);
@@ -156,9 +158,9 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_client_only_says_that_it_sends_keeps_nobody_out() {
-        let bodies = Bodies::default();
+        let bodies = Bodies::new(MAX_BYTES);
         let mut large = HeaderMap::new();
-        large.insert(CONTENT_LENGTH, MAX_BODY_BYTES.into());
+        large.insert(CONTENT_LENGTH, MAX_BYTES.into());
         let unknown = HeaderMap::new();
         let mut reading: Vec<_> = (0..300)
             .map(|place| {
@@ -169,16 +171,16 @@ mod tests {
         for one in &mut reading {
             assert!(futures::poll!(one).is_pending());
         }
-        let whole = axum::body::Body::from(vec![b' '; MAX_BODY_BYTES]);
-        assert_eq!(bodies.read(&large, whole).await.unwrap().bytes.len(), MAX_BODY_BYTES);
+        let whole = axum::body::Body::from(vec![b' '; MAX_BYTES]);
+        assert_eq!(bodies.read(&large, whole).await.unwrap().bytes.len(), MAX_BYTES);
     }
 
     #[tokio::test]
     async fn what_does_not_fit_into_the_budget_is_told_to_come_again() {
-        let bodies = Bodies::default();
+        let bodies = Bodies::new(MAX_BYTES);
         let headers = HeaderMap::new();
         let mut reading: Vec<_> =
-            (0..64).map(|_| Box::pin(bodies.read(&headers, stalled(MAX_BODY_BYTES)))).collect();
+            (0..64).map(|_| Box::pin(bodies.read(&headers, stalled(MAX_BYTES)))).collect();
         for one in &mut reading {
             assert!(futures::poll!(one).is_pending());
         }
@@ -191,7 +193,7 @@ mod tests {
     #[tokio::test]
     async fn a_body_that_takes_of_the_budget_and_stalls_gives_it_back() {
         let start = Instant::now();
-        let read = Bodies::default().read(&HeaderMap::new(), stalled(SMALL_BYTES + 1)).await;
+        let read = Bodies::new(MAX_BYTES).read(&HeaderMap::new(), stalled(SMALL_BYTES + 1)).await;
         assert!(matches!(read, Err(ApiError::RequestTimeout)));
         assert!(start.elapsed() >= GRACE && start.elapsed() < TIME_LIMIT, "{:?}", start.elapsed());
     }

@@ -85,7 +85,7 @@ impl AppState {
             auth,
             batcher,
             gate: Gate::new(limits.queued_events),
-            bodies: Bodies::default(),
+            bodies: Bodies::new(limits.body_bytes),
             features: Features::new(limits.features, usage.clone()),
             queue,
             pool,

@@ -125,7 +125,7 @@ async fn take_back(
         return Ok(one(id, Durability::Fsync));
     }
     let reversal = reversal(&tenant, &id, &counted).ok_or(ApiError::EventNotFound)?;
-    let receipt = state.batcher.push(vec![reversal]).await.map_err(ApiError::QueueUnavailable)?;
+    let receipt = state.batcher.push(vec![reversal]).await?;
     state.metrics.accepted(1);
     Ok(one(id, receipt.durability))
 }

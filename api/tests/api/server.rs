@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, BodyDataStream, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use flagmeter_api::auth::{AdminToken, Auth, Keys, Policy};
 use flagmeter_api::config::Limits;
@@ -22,8 +22,14 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const NOW: &str = testing::NOON;
 
 /// What may be asked of it, unless a test says otherwise.
-pub(crate) const LIMITS: Limits =
-    Limits { queued_events: 2_500, features: 10, rollups_days: 400, answer: Duration::from_secs(15) };
+pub(crate) const LIMITS: Limits = Limits {
+    events: 1_000,
+    body_bytes: 1 << 20,
+    queued_events: 2_500,
+    features: 10,
+    rollups_days: 400,
+    answer: Duration::from_secs(15),
+};
 
 /// How long a test waits for something that should be so within a second.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -149,6 +155,12 @@ impl Server {
         self.send(request.body(Body::empty()).unwrap()).await
     }
 
+    /// What an answer without an end says, piece by piece.
+    pub(crate) async fn open(&self, path: &str) -> BodyDataStream {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        self.service.answer(request).await.into_body().into_data_stream()
+    }
+
     pub(crate) async fn delete(&self, path: &str) -> Answer {
         self.delete_with(path, &[]).await
     }
@@ -173,6 +185,12 @@ impl Server {
 
     /// A JSON body with further headers.
     pub(crate) async fn post_with(&self, event: &str, headers: &[(&str, &str)]) -> Answer {
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
+        self.post_with_bytes(event, &headers).await
+    }
+
+    /// The same with headers that are no text.
+    pub(crate) async fn post_with_bytes(&self, event: &str, headers: &[(&str, &[u8])]) -> Answer {
         let mut request = Request::post("/events").header("content-type", "application/json");
         for (name, value) in headers {
             request = request.header(*name, *value);

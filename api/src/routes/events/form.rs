@@ -8,7 +8,6 @@ use flagmeter_core::event::{self, Body, Form, Refusal};
 use jiff::Timestamp;
 use percent_encoding::percent_decode;
 
-use super::MAX_EVENTS;
 use crate::error::ApiError;
 
 /// How a body is to be read.
@@ -20,7 +19,7 @@ pub(super) enum RequestForm {
 }
 
 /// The headers of a CloudEvent in binary mode that an event has use for, and their attributes.
-const ATTRIBUTES: [(HeaderName, &str); 6] = [
+static ATTRIBUTES: [(HeaderName, &str); 6] = [
     (HeaderName::from_static("ce-specversion"), "specversion"),
     (HeaderName::from_static("ce-id"), "id"),
     (HeaderName::from_static("ce-source"), "source"),
@@ -97,14 +96,14 @@ fn unquoted(value: &[u8]) -> Cow<'_, [u8]> {
 }
 
 impl RequestForm {
-    /// The events of `body`, which arrived at `now`.
+    /// The events of `body`, which arrived at `now`, at most `limit` of them.
     ///
     /// # Errors
     ///
     /// [`Refusal`].
-    pub(super) fn decode(&self, body: &[u8], now: Timestamp) -> Result<Body, Refusal> {
+    pub(super) fn decode(&self, body: &[u8], now: Timestamp, limit: usize) -> Result<Body, Refusal> {
         match self {
-            Self::Body(form) => event::decode(body, *form, now, MAX_EVENTS),
+            Self::Body(form) => event::decode(body, *form, now, limit),
             Self::Binary(attributes) => {
                 let attribute = |name: &str| {
                     attributes.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())

@@ -64,7 +64,8 @@ fn build(nightly: &str, note: &dyn Fn(&str)) -> Result<Vec<(String, PathBuf)>> {
     let host = Execution::new(host, LIMIT).run()?;
     let host = host.trim();
     // With a target named, the flags are not for build scripts, which nobody fuzzes.
-    let arguments = ["build", "--release", "--manifest-path", "fuzz/Cargo.toml", "--target", host];
+    let arguments =
+        ["build", "--locked", "--release", "--manifest-path", "fuzz/Cargo.toml", "--target", host];
     let mut cargo = binaries::tool_of(nightly, "cargo", &arguments);
     cargo.arg("--target-dir").arg(folder()).env("RUSTFLAGS", FLAGS);
     lint::run(cargo, note)?;
