@@ -18,11 +18,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use uuid::{NoContext, Uuid};
 
 use crate::metrics::Metrics;
-use crate::routes::events::MAX_EVENTS;
 
-/// A flush that has this many events takes no further request. With one request more it is at most
-/// twice as large.
-const FLUSH_EVENTS: usize = MAX_EVENTS;
+/// A flush that has this many events takes no further request. By the last one it took it may be larger, by at most
+/// what a request may have.
+pub(crate) const FLUSH_EVENTS: usize = 1_000;
 
 /// Events that may wait for the flush in flight; more are refused, and their senders told to come
 /// again. An event is at most some 400 bytes, so 65,536 of them are at most 25 MiB.
@@ -68,6 +67,9 @@ pub enum NotQueued {
     /// They are not.
     #[error("too many events wait for the queue")]
     Full,
+    /// They are not.
+    #[error("the queue has no room")]
+    QueueFull,
     /// They may be.
     #[error("the queue did not confirm the events")]
     Unconfirmed,
@@ -85,11 +87,9 @@ impl Batcher {
         // Bounded by the room that each request needs, which counts events and not requests.
         let (waiting, received) = mpsc::unbounded_channel();
         let durability = Arc::new(AtomicU8::new(code(Durability::Memory)));
-        let flusher = Flusher { queue, clock, metrics };
-        (
-            Self { waiting, room: Arc::new(Semaphore::new(WAITING)), durability },
-            tokio::spawn(flusher.run(received)),
-        )
+        let room = Arc::new(Semaphore::new(WAITING));
+        let flusher = Flusher { queue, clock, metrics, room: Arc::clone(&room) };
+        (Self { waiting, room, durability }, tokio::spawn(flusher.run(received)))
     }
 
     /// Puts `events` into the queue, all or none, and waits until Valkey has them.
@@ -149,6 +149,7 @@ struct Flusher {
     queue: Arc<EventQueue>,
     clock: Clock,
     metrics: Metrics,
+    room: Arc<Semaphore>,
 }
 
 impl Flusher {
@@ -172,7 +173,7 @@ impl Flusher {
     async fn flush(&self, mut flush: Vec<Waiting>, received: &mut mpsc::UnboundedReceiver<Waiting>) {
         let events: Vec<UsageEvent> =
             flush.iter_mut().flat_map(|request| std::mem::take(&mut request.events)).collect();
-        self.metrics.waiting(received.len());
+        self.metrics.waiting(WAITING - self.room.available_permits() - events.len());
         let batch = self.batch(events);
         match self.push(&batch.encode(), batch.events.len()).await {
             Ok(()) => {
@@ -190,8 +191,10 @@ impl Flusher {
                     events = batch.events.len(),
                     "a flush failed"
                 );
+                let reason =
+                    if error.is_out_of_memory() { NotQueued::QueueFull } else { NotQueued::Unconfirmed };
                 for request in flush {
-                    let _ = request.answer.send(Err(NotQueued::Unconfirmed));
+                    let _ = request.answer.send(Err(reason));
                 }
                 // Whoever came meanwhile would wait as long for the same answer.
                 while let Ok(request) = received.try_recv() {

@@ -1,12 +1,14 @@
 //! The api's settings.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use flagmeter_runtime::env::{Env, Faults, Secret};
 use flagmeter_runtime::telemetry::LogSettings;
 
 use crate::auth::{AdminToken, Mode, Policy};
+use crate::batcher::FLUSH_EVENTS;
 
 /// What the environment says. README.md has a row for each variable.
 #[derive(Debug)]
@@ -24,15 +26,39 @@ pub struct Config {
     /// `FLAGMETER_DRAIN_SECONDS`: how long it goes on serving after it was told to stop, so that
     /// whoever sends it requests has time to hear of it.
     pub drain: Duration,
-    /// `FLAGMETER_QUEUE_MAX_EVENTS`: no more are taken in while so many wait.
-    pub queue_max_events: u64,
-    /// `FLAGMETER_ROLLUPS_DAYS`: for how many days the workers keep minutes.
-    pub rollups_days: u16,
-    /// `FLAGMETER_MAX_FEATURES`: how many a tenant may have in a billing period.
-    pub max_features: usize,
+    /// What may be asked of it.
+    pub limits: Limits,
     /// `FLAGMETER_LOG`, `FLAGMETER_LOG_FORMAT`.
     pub log: LogSettings,
 }
+
+/// What may be asked of the api.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// `FLAGMETER_MAX_EVENTS`: in one request.
+    pub events: usize,
+    /// `FLAGMETER_MAX_BODY_BYTES`: the largest body.
+    pub body_bytes: usize,
+    /// `FLAGMETER_QUEUE_MAX_EVENTS`: no more are taken in while so many wait.
+    pub queued_events: u64,
+    /// `FLAGMETER_MAX_FEATURES`: how many a tenant may have in a billing period.
+    pub features: usize,
+    /// `FLAGMETER_ROLLUPS_DAYS`: for how many days the workers keep minutes.
+    pub rollups_days: u16,
+    /// How long an answer may take that is neither a POST's nor a stream.
+    pub answer: Duration,
+}
+
+/// What `FLAGMETER_MAX_EVENTS` may be: a flush takes one request more than it would, and an entry of the queue has
+/// [room](flagmeter_core::packed::MAX_EVENTS) for both.
+const EVENTS: RangeInclusive<usize> = 1..=10_000;
+const _: () = assert!(FLUSH_EVENTS + *EVENTS.end() <= flagmeter_core::packed::MAX_EVENTS);
+
+/// What `FLAGMETER_MAX_BODY_BYTES` may be: eight of the largest fit into the budget for bodies.
+const BODY_BYTES: RangeInclusive<usize> = 64 << 10..=8 << 20;
+
+/// Well above what a statement of PostgreSQL may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 impl Config {
     /// Reads the environment.
@@ -47,8 +73,10 @@ impl Config {
         let valkey_url = env.required("VALKEY_URL");
         let auth = policy(&mut env);
         let drain: Option<u16> = env.with_default("FLAGMETER_DRAIN_SECONDS", "5");
-        let max_features = env.with_default("FLAGMETER_MAX_FEATURES", "1000");
-        let queue_max_events = env.with_default("FLAGMETER_QUEUE_MAX_EVENTS", "5000000");
+        let events = within(&EVENTS, "FLAGMETER_MAX_EVENTS", "1000", &mut env);
+        let body_bytes = within(&BODY_BYTES, "FLAGMETER_MAX_BODY_BYTES", "1048576", &mut env);
+        let features = env.with_default("FLAGMETER_MAX_FEATURES", "1000");
+        let queued_events = env.with_default("FLAGMETER_QUEUE_MAX_EVENTS", "5000000");
         let rollups_days = env.with_default("FLAGMETER_ROLLUPS_DAYS", "400");
         let log = LogSettings::read(&mut env);
         env.finish(|| {
@@ -59,13 +87,27 @@ impl Config {
                 valkey_url: valkey_url?,
                 auth: auth?,
                 drain: Duration::from_secs(drain?.into()),
-                queue_max_events: queue_max_events?,
-                max_features: max_features?,
-                rollups_days: rollups_days?,
+                limits: Limits {
+                    events: events?,
+                    body_bytes: body_bytes?,
+                    queued_events: queued_events?,
+                    features: features?,
+                    rollups_days: rollups_days?,
+                    answer: ANSWER_TIMEOUT,
+                },
                 log: log?,
             })
         })
     }
+}
+
+/// A number that has bounds.
+fn within(allowed: &RangeInclusive<usize>, name: &str, default: &str, env: &mut Env) -> Option<usize> {
+    let number = env.with_default(name, default)?;
+    if !allowed.contains(&number) {
+        env.fault(name, &format_args!("must be from {} to {}", allowed.start(), allowed.end()));
+    }
+    Some(number)
 }
 
 /// What callers are asked for; there is no asking for keys without a token that opens everything.
@@ -104,6 +146,26 @@ mod tests {
         ] {
             let fault = read(auth, token).unwrap_err().to_string();
             assert!(fault.contains(expected) && !fault.contains("s3cret"), "{fault}");
+        }
+    }
+
+    #[test]
+    fn a_request_s_limits_have_bounds() {
+        let [database, valkey] = STORES;
+        let limits = |events, bytes| {
+            let (events, bytes) = (("FLAGMETER_MAX_EVENTS", events), ("FLAGMETER_MAX_BODY_BYTES", bytes));
+            Config::read(Env::of([database, valkey, ("FLAGMETER_AUTH", "disabled"), events, bytes]))
+        };
+        let usual = limits("", "").unwrap().limits;
+        assert_eq!((usual.events, usual.body_bytes), (1_000, 1 << 20));
+        let largest = limits("10000", "8388608").unwrap().limits;
+        assert_eq!((largest.events, largest.body_bytes), (10_000, 8 << 20));
+        let fault = limits("10001", "65535").unwrap_err().to_string();
+        for expected in [
+            "FLAGMETER_MAX_EVENTS must be from 1 to 10000",
+            "FLAGMETER_MAX_BODY_BYTES must be from 65536 to 8388608",
+        ] {
+            assert!(fault.contains(expected), "{fault}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::http::StatusCode;
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{ACCEPT_ENCODING, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::response::{IntoResponse, Response};
 use flagmeter_core::event::Refusal;
 use flagmeter_core::problem::{Code, EventProblem, Problem};
@@ -24,9 +24,9 @@ pub enum ApiError {
     /// 422: a query asks for something that is not there to be asked for.
     #[error("{}", invalid_text(.0))]
     InvalidParameters(Vec<EventProblem>),
-    /// 400: the header says nothing that can be part of an id.
-    #[error("Idempotency-Key must be 1 to 120 visible ASCII characters")]
-    InvalidIdempotencyKey,
+    /// 400: a header that says nothing, or two things.
+    #[error("{0}")]
+    InvalidHeader(String),
     /// 401: nobody says who asks.
     #[error(
         "say who you are with `Authorization: Bearer KEY`; the Secret NAME-flagmeter-key has the key of the tenant NAME"
@@ -48,9 +48,7 @@ pub enum ApiError {
     #[error("there is no tenant of this name; `kubectl get tenants.flagmeter.dev` lists them")]
     TenantNotFound,
     /// 404: there is no such event.
-    #[error(
-        "no event of this id is known of this tenant; an id is known for 35 days after the event was received"
-    )]
+    #[error("no event of this id is known of this tenant: it was never taken in, or is not kept any more")]
     EventNotFound,
     /// 503: it may be among those that wait.
     #[error(
@@ -70,11 +68,14 @@ pub enum ApiError {
     #[error("the body may have at most {0} bytes; send fewer events at once")]
     BodyTooLarge(usize),
     /// 408: the body did not arrive.
-    #[error("the request did not arrive whole within {0} seconds; send it again")]
-    RequestTimeout(u64),
+    #[error("the body arrived too slowly; send it again, or fewer events at once")]
+    RequestTimeout,
     /// 415: not JSON by its media type.
     #[error("send events as `Content-Type: application/json` or `application/x-ndjson`, or as CloudEvents")]
     UnsupportedMediaType,
+    /// 415: compressed.
+    #[error("bodies are read as they are; send it without Content-Encoding")]
+    UnsupportedEncoding,
     /// 503: the queue.
     #[error(
         "what was sent may not be counted; send it again after a second, with the same ids if it has any"
@@ -88,9 +89,12 @@ pub enum ApiError {
         "too many large requests are being read; send it again after a second, or send fewer events at once"
     )]
     Overloaded,
-    /// 503: past usage is being read for others.
-    #[error("past usage is being added up for others; ask again after a second")]
+    /// 503: past usage is being read, for others or for the same tenant.
+    #[error("too much past usage is being added up right now; ask again after a second")]
     TooManyReadings,
+    /// 503: events are being looked for, for others or for the same tenant.
+    #[error("too many events are being looked for right now; ask again after a second")]
+    TooManyLookups,
     /// 503: past usage takes too long to read.
     #[error("to add up that much takes too long right now; ask for a shorter range or a single feature")]
     ReadingTooLarge,
@@ -111,7 +115,7 @@ impl ApiError {
             Self::Unreadable(Refusal::Empty) => Code::InvalidEvent,
             Self::Invalid(problems) => common_code(problems),
             Self::InvalidParameters(_) => Code::InvalidParameter,
-            Self::InvalidIdempotencyKey => Code::InvalidHeader,
+            Self::InvalidHeader(_) => Code::InvalidHeader,
             Self::MissingKey(_) => Code::MissingKey,
             Self::InvalidKey(_) => Code::InvalidKey,
             Self::WrongTenant => Code::WrongTenant,
@@ -122,11 +126,13 @@ impl ApiError {
             Self::NotFound => Code::NotFound,
             Self::MethodNotAllowed => Code::MethodNotAllowed,
             Self::BodyTooLarge(_) => Code::BodyTooLarge,
-            Self::RequestTimeout(_) => Code::RequestTimeout,
-            Self::UnsupportedMediaType => Code::UnsupportedMediaType,
+            Self::RequestTimeout => Code::RequestTimeout,
+            Self::UnsupportedMediaType | Self::UnsupportedEncoding => Code::UnsupportedMediaType,
             Self::QueueUnavailable(_) => Code::QueueUnavailable,
             Self::QueueFull => Code::QueueFull,
-            Self::Overloaded | Self::TooManyReadings | Self::ReadingTooLarge => Code::Overloaded,
+            Self::Overloaded | Self::TooManyReadings | Self::TooManyLookups | Self::ReadingTooLarge => {
+                Code::Overloaded
+            }
             Self::NotReady | Self::StoreUnavailable => Code::NotReady,
             Self::Internal => Code::Internal,
         }
@@ -158,6 +164,12 @@ fn invalid_text(problems: &[EventProblem]) -> String {
     )
 }
 
+impl From<NotQueued> for ApiError {
+    fn from(reason: NotQueued) -> Self {
+        if reason == NotQueued::QueueFull { Self::QueueFull } else { Self::QueueUnavailable(reason) }
+    }
+}
+
 impl From<NotKnownYet> for ApiError {
     fn from(NotKnownYet: NotKnownYet) -> Self {
         Self::NotReady
@@ -177,6 +189,7 @@ impl IntoResponse for ApiError {
             Self::MissingKey(challenge) | Self::InvalidKey(challenge) => Some(*challenge),
             _ => None,
         };
+        let encoded = matches!(self, Self::UnsupportedEncoding);
         if let Self::Invalid(errors) | Self::InvalidParameters(errors) = self {
             problem.errors = errors;
         }
@@ -188,6 +201,10 @@ impl IntoResponse for ApiError {
             .insert(CONTENT_TYPE, axum::http::HeaderValue::from_static("application/problem+json"));
         if let Some(seconds) = code.retry_after_seconds() {
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        if encoded {
+            let value = axum::http::HeaderValue::from_static("identity");
+            response.headers_mut().insert(ACCEPT_ENCODING, value);
         }
         if let Some(challenge) = challenge {
             let value = axum::http::HeaderValue::from_static(challenge.value());

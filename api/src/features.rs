@@ -3,7 +3,7 @@
 //! What is counted says which features there are; what was taken in since then is remembered here. Each api
 //! remembers for itself, so several may let a few more in between two snapshots than one would.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use flagmeter_core::event::{FeatureName, TenantName, UsageEvent};
 use foldhash::{HashMap, HashSet};
@@ -39,32 +39,15 @@ impl Features {
         self.limit
     }
 
-    /// Whether the feature of `event` is one of its tenant's, or may become one.
+    /// The names that one request brings.
     #[must_use]
-    pub fn admit(&self, tenant: &tenant::Known, event: &UsageEvent, now: Timestamp) -> bool {
+    pub fn brought(&self) -> Brought<'_> {
+        Brought { features: self, names: Vec::new() }
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<TenantName, Known>> {
         // A panic while it was held leaves a set with a name more or less.
-        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        match all.get_mut(&event.tenant) {
-            Some(known) if known.until > now => {
-                if known.names.contains(&event.feature) {
-                    return true;
-                }
-                if known.names.len() >= self.limit {
-                    return false;
-                }
-                known.names.insert(event.feature.clone());
-                true
-            }
-            _ => {
-                let mut known = self.counted(tenant, now);
-                let room = known.names.contains(&event.feature) || known.names.len() < self.limit;
-                if room {
-                    known.names.insert(event.feature.clone());
-                }
-                all.insert(event.tenant.clone(), known);
-                room
-            }
-        }
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The features in which the tenant's usage is counted.
@@ -77,5 +60,53 @@ impl Features {
         let names =
             current.usage.features.keys().filter_map(|name| FeatureName::try_from(name.as_str()).ok());
         Known { until: current.period.end, names: names.collect() }
+    }
+}
+
+/// The names that one request brings and nobody had before. They count from the beginning, or many requests at once
+/// could bring more than there may be; and are given back if the request is refused after all.
+pub struct Brought<'a> {
+    features: &'a Features,
+    names: Vec<(TenantName, FeatureName)>,
+}
+
+impl Brought<'_> {
+    /// Whether the feature of `event` is one of its tenant's, or may become one. That of a late event, too, is held
+    /// against those of the open period.
+    #[must_use]
+    pub fn admit(&mut self, tenant: &tenant::Known, event: &UsageEvent, now: Timestamp) -> bool {
+        let mut all = self.features.known();
+        let known = match all.get_mut(&event.tenant) {
+            Some(known) if known.until > now => known,
+            _ => all.entry(event.tenant.clone()).insert_entry(self.features.counted(tenant, now)).into_mut(),
+        };
+        if known.names.contains(&event.feature) {
+            return true;
+        }
+        if known.names.len() >= self.features.limit {
+            return false;
+        }
+        known.names.insert(event.feature.clone());
+        self.names.push((event.tenant.clone(), event.feature.clone()));
+        true
+    }
+
+    /// The request was answered 202.
+    pub fn keep(mut self) {
+        self.names.clear();
+    }
+}
+
+impl Drop for Brought<'_> {
+    fn drop(&mut self) {
+        if self.names.is_empty() {
+            return;
+        }
+        let mut all = self.features.known();
+        for (tenant, feature) in &self.names {
+            if let Some(known) = all.get_mut(tenant) {
+                known.names.remove(feature);
+            }
+        }
     }
 }

@@ -27,6 +27,7 @@ mod serve;
 pub mod service;
 pub mod state;
 pub mod tenant;
+mod turns;
 pub mod usage;
 
 use std::sync::Arc;
@@ -39,21 +40,14 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Auth, Keys};
-use crate::batcher::Batcher;
-use crate::body::Bodies;
 use crate::config::Config;
-use crate::directory::{Directory, Source};
-use crate::features::Features;
-use crate::gate::Gate;
-use crate::ids::KnownIds;
 use crate::metrics::Metrics;
 use crate::service::Service;
-use crate::state::AppState;
-use crate::usage::Usage;
+use crate::state::{AppState, Ground, News};
 
-/// Connections to PostgreSQL: one listens, one reads the usage, one looks for events, two add up past usage,
+/// Connections to PostgreSQL: one listens, one reads the usage, two look for events, two add up past usage,
 /// one adds up the last days. Those that nobody needs are not made.
-const CONNECTIONS: u32 = 6;
+const CONNECTIONS: u32 = 7;
 
 /// The readiness condition that Valkey answers.
 const QUEUE: &str = "queue";
@@ -94,9 +88,6 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let clock = Clock::system();
     let pool = postgres::pool(config.database_url.expose(), "flagmeter-api", CONNECTIONS)?;
     let queue = Arc::new(EventQueue::new(config.valkey_url.expose())?);
-    let (batcher, flushed) = Batcher::start(Arc::clone(&queue), clock, metrics.clone());
-    let gate = Gate::new(config.queue_max_events);
-    let (directory, usage, ids) = (Directory::default(), Usage::default(), KnownIds::default());
     let keys = Keys::default();
     let auth = Auth::new(config.auth, keys.clone(), clock);
     if auth.is_disabled() {
@@ -105,40 +96,20 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         );
     }
     metrics.auth_disabled(auth.is_disabled());
-    let state = AppState {
-        auth,
-        batcher: batcher.clone(),
-        gate: gate.clone(),
-        ids: ids.clone(),
-        bodies: Bodies::default(),
-        features: Features::new(config.max_features, usage.clone()),
-        queue: Arc::clone(&queue),
-        pool: pool.clone(),
-        directory: directory.clone(),
-        usage: usage.clone(),
-        clock,
-        rollups_days: config.rollups_days,
-        metrics: metrics.clone(),
-        draining: shutdown.clone(),
-    };
+    let (limits, draining) = (config.limits, shutdown.clone());
+    let (state, flushed) = AppState::new(Ground { auth, queue, pool, clock, limits, metrics, draining });
+    let state = Arc::new(state);
 
     let listener = TcpListener::bind(config.listen).await.map_err(Error::Serve)?;
     tracing::info!(address = %config.listen, "API open");
     readiness.met(SERVING);
 
     // Keeps what the api knows true, until the last request was answered.
-    let asked = |outcome: &Result<Durability, StoreError>| report_durability(&readiness, outcome);
-    let source = Source { pool: &pool, queue: &queue, keys: &keys, clock, metrics: &metrics };
-    let knowledge = async {
-        tokio::join!(
-            batcher.watch_durability(&queue, asked),
-            gate.watch(&queue, &metrics),
-            ids.follow(&queue),
-            directory.follow(&source, || readiness.met(TENANTS)),
-            usage.follow(&source, || readiness.met(USAGE)),
-            recent::follow(&source, &directory),
-        );
-    };
+    let knowledge = state.follow(&keys, |news| match news {
+        News::Durability(outcome) => report_durability(&readiness, outcome),
+        News::Tenants => readiness.met(TENANTS),
+        News::Usage => readiness.met(USAGE),
+    });
     let stopping = readiness.clone();
     let drained = async move {
         shutdown.cancelled().await;
@@ -147,8 +118,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     };
     let closed = CancellationToken::new();
     let admin = admin::serve(config.admin_listen, registry, readiness.clone(), closed.clone());
+    let service = Service::new(Arc::clone(&state));
     let served = async {
-        let service = Service::new(state);
         let answer = move |request| {
             let service = service.clone();
             async move { service.answer(request).await }
@@ -161,7 +132,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         () = knowledge => {}
         outcome = async { tokio::try_join!(async { admin.await.map_err(Error::Admin) }, served) } => { outcome?; }
     }
-    drop(batcher);
+    drop(state);
     // What waits is flushed; its senders have hung up, but it counts.
     let _ = flushed.await;
     tracing::info!("stopped");

@@ -9,9 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use flagmeter_core::event::UsageEvent;
 use flagmeter_core::period::BillingPeriod;
+use flagmeter_core::quota::MAX_TOKENS;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::tenant::Known;
+use crate::usage::Usage;
 
 /// Time that one sum is kept for: half as long as a snapshot lasts.
 const SPAN: SignedDuration = SignedDuration::from_millis(100);
@@ -28,12 +30,14 @@ struct Sums {
     period: Option<Timestamp>,
     /// Tokens, and the instant until which they were taken in, the oldest first.
     sums: VecDeque<(Timestamp, i64)>,
+    /// Tokens of requests that are not answered yet.
+    unanswered: i64,
 }
 
 impl Queued {
     /// Notes `tokens` that were answered 202 at `now`, of events in `period`.
     pub fn add(&self, period: &BillingPeriod, tokens: i64, now: Timestamp) {
-        self.with(period, |sums| match sums.back_mut() {
+        self.with(period, |Sums { sums, .. }| match sums.back_mut() {
             Some((until, sum)) if now <= *until => *sum = sum.saturating_add(tokens),
             _ => {
                 if sums.len() == MOST {
@@ -48,23 +52,37 @@ impl Queued {
     /// when it is, that is all of them.
     #[must_use]
     pub fn tokens(&self, period: &BillingPeriod, counted: Option<Timestamp>) -> i64 {
-        self.with(period, |sums| {
-            if let Some(counted) = counted {
-                while sums.front().is_some_and(|(until, _)| *until < counted) {
-                    sums.pop_front();
-                }
-            }
-            sums.iter().fold(0_i64, |sum, (_, tokens)| sum.saturating_add(*tokens))
-        })
+        self.with(period, |sums| sums.waiting(counted))
     }
 
-    fn with<T>(&self, period: &BillingPeriod, then: impl FnOnce(&mut VecDeque<(Timestamp, i64)>) -> T) -> T {
+    /// The same with those of requests that are not answered yet.
+    fn taken(&self, period: &BillingPeriod, counted: Option<Timestamp>) -> i64 {
+        self.with(period, |sums| sums.waiting(counted).saturating_add(sums.unanswered))
+    }
+
+    /// Notes `tokens` of a request that is not answered yet, or takes them off again.
+    fn unanswered(&self, period: &BillingPeriod, tokens: i64) {
+        self.with(period, |sums| sums.unanswered = sums.unanswered.saturating_add(tokens).max(0));
+    }
+
+    fn with<T>(&self, period: &BillingPeriod, then: impl FnOnce(&mut Sums) -> T) -> T {
         // A panic while it was held leaves sums that are all the same.
         let mut sums = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if sums.period != Some(period.start) {
-            *sums = Sums { period: Some(period.start), sums: VecDeque::new() };
+            *sums = Sums { period: Some(period.start), ..Sums::default() };
         }
-        then(&mut sums.sums)
+        then(&mut sums)
+    }
+}
+
+impl Sums {
+    fn waiting(&mut self, counted: Option<Timestamp>) -> i64 {
+        if let Some(counted) = counted {
+            while self.sums.front().is_some_and(|(until, _)| *until < counted) {
+                self.sums.pop_front();
+            }
+        }
+        self.sums.iter().fold(0_i64, |sum, (_, tokens)| sum.saturating_add(*tokens))
     }
 }
 
@@ -76,30 +94,93 @@ fn put_pairs_together(sums: &mut VecDeque<(Timestamp, i64)>) {
     }));
 }
 
-/// The tokens of one request, by tenant and open period, until it is answered.
-#[derive(Default)]
-pub(crate) struct Tally(Vec<(Arc<Known>, BillingPeriod, i64)>);
+/// The tokens of one request, by tenant and open period, until it is answered. Then those that were answered 202 are
+/// queued, and others forgotten.
+pub(crate) struct Tally<'a> {
+    usage: &'a Usage,
+    parts: Vec<Part>,
+}
 
-impl Tally {
-    /// Adds an event of `tenant`, if it is of the period that is open at `now`. An event that takes another back makes
-    /// no room before it is counted.
-    pub(crate) fn add(&mut self, tenant: Arc<Known>, event: &UsageEvent, now: Timestamp) {
+/// A tenant's part, or one of several if others' events are between its own.
+struct Part {
+    tenant: Arc<Known>,
+    period: BillingPeriod,
+    /// How many tokens more the period may hold.
+    room: i64,
+    tokens: i64,
+    /// Those of them that other requests see.
+    noted: i64,
+}
+
+/// A period would have more tokens than a program can read from JSON, or PostgreSQL add up.
+pub(crate) struct TooManyTokens;
+
+impl<'a> Tally<'a> {
+    pub(crate) fn new(usage: &'a Usage) -> Self {
+        Self { usage, parts: Vec::new() }
+    }
+
+    /// How many tokens an event of `tenant` adds to the period that is open at `now`, for [`Tally::add`]. An event that
+    /// takes another back makes no room before it is counted.
+    pub(crate) fn counts(
+        &mut self,
+        tenant: &Arc<Known>,
+        event: &UsageEvent,
+        now: Timestamp,
+    ) -> Result<i64, TooManyTokens> {
         let period = tenant.period(now);
         if event.reverses.is_some() || !period.contains(event.occurred_at) {
-            return;
+            return Ok(0);
         }
-        let tokens = event.tokens.get();
-        match self.0.last_mut() {
+        let room = match self.parts.last() {
             // Most lists are of one tenant.
-            Some((last, _, sum)) if Arc::ptr_eq(last, &tenant) => *sum = sum.saturating_add(tokens),
-            _ => self.0.push((tenant, period, tokens)),
+            Some(last) if Arc::ptr_eq(&last.tenant, tenant) => last.room,
+            _ => {
+                self.note();
+                let room = self.room(tenant, &period);
+                self.parts.push(Part { tenant: Arc::clone(tenant), period, room, tokens: 0, noted: 0 });
+                room
+            }
+        };
+        let tokens = event.tokens.get();
+        if tokens <= room { Ok(tokens) } else { Err(TooManyTokens) }
+    }
+
+    /// Adds what an event counts, right after that was asked.
+    pub(crate) fn add(&mut self, tokens: i64) {
+        if let Some(last) = self.parts.last_mut() {
+            last.room -= tokens;
+            last.tokens += tokens;
         }
     }
 
-    /// They were answered 202 at `now`.
+    /// Lets other requests see it, while this one waits for the queue.
+    pub(crate) fn note(&mut self) {
+        if let Some(last) = self.parts.last_mut() {
+            last.tenant.queued().unanswered(&last.period, last.tokens - last.noted);
+            last.noted = last.tokens;
+        }
+    }
+
+    /// It was answered 202 at `now`.
     pub(crate) fn accepted(self, now: Timestamp) {
-        for (tenant, period, tokens) in self.0 {
-            tenant.queued().add(&period, tokens, now);
+        for Part { tenant, period, tokens, .. } in &self.parts {
+            tenant.queued().add(period, *tokens, now);
+        }
+    }
+
+    fn room(&self, tenant: &Known, period: &BillingPeriod) -> i64 {
+        let snapshot = self.usage.newest();
+        let used = snapshot.as_ref().map_or(0, |snapshot| snapshot.total(tenant, period));
+        let counted = snapshot.and_then(|snapshot| snapshot.complete_until());
+        MAX_TOKENS.saturating_sub(used).saturating_sub(tenant.queued().taken(period, counted))
+    }
+}
+
+impl Drop for Tally<'_> {
+    fn drop(&mut self) {
+        for Part { tenant, period, noted, .. } in &self.parts {
+            tenant.queued().unanswered(period, -noted);
         }
     }
 }

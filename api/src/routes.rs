@@ -6,6 +6,7 @@ pub(crate) mod event;
 pub(crate) mod events;
 pub(crate) mod live;
 mod parameters;
+mod path;
 pub(crate) mod usage;
 
 /// A route by its path, whatever the method: a label of the metrics, and what its time limit hangs on.

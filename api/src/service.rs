@@ -1,7 +1,7 @@
 //! The HTTP API, and what happens around every request.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::{Bytes, HttpBody};
@@ -14,9 +14,6 @@ use crate::auth::{Caller, Turned};
 use crate::error::{ApiError, Refused};
 use crate::routes::{self, Route};
 use crate::state::AppState;
-
-/// How long a request, or the body of a POST, may take to arrive, and an answer to be made.
-pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The HTTP API. Clones share everything.
 ///
@@ -31,8 +28,7 @@ pub struct Service {
 impl Service {
     /// The API over `state`.
     #[must_use]
-    pub fn new(state: AppState) -> Self {
-        let state = Arc::new(state);
+    pub fn new(state: Arc<AppState>) -> Self {
         let router = Router::new()
             .merge(routes::events::router())
             .merge(routes::event::router())
@@ -60,9 +56,10 @@ impl Service {
         let Ok(mut response) = if let Some(turned) = self.admitted(admitted, route, &mut request) {
             Ok(turned.into_response())
         } else if route.is_limited() {
-            let answered = tokio::time::timeout(REQUEST_TIMEOUT, self.router.clone().call(request)).await;
-            answered
-                .unwrap_or_else(|_| Ok(ApiError::RequestTimeout(REQUEST_TIMEOUT.as_secs()).into_response()))
+            let answer = self.router.clone().call(request);
+            let answered = tokio::time::timeout(self.state.limits.answer, answer).await;
+            // These requests have no bodies: what took so long was ours.
+            answered.unwrap_or_else(|_| Ok(ApiError::StoreUnavailable.into_response()))
         } else {
             self.router.clone().call(request).await
         };

@@ -3,18 +3,22 @@
 use std::sync::Arc;
 
 use flagmeter_runtime::clock::Clock;
-use flagmeter_store::PgPool;
-use flagmeter_store::queue::EventQueue;
+use flagmeter_store::queue::{Durability, EventQueue};
+use flagmeter_store::{PgPool, StoreError};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::Auth;
+use crate::auth::{Auth, Keys};
 use crate::batcher::Batcher;
 use crate::body::Bodies;
-use crate::directory::Directory;
+use crate::config::Limits;
+use crate::directory::{Directory, Source};
 use crate::features::Features;
 use crate::gate::Gate;
 use crate::ids::KnownIds;
 use crate::metrics::Metrics;
+use crate::recent;
+use crate::turns::Turns;
 use crate::usage::Usage;
 
 /// The api's state. The router shares one, so that a request costs one count of its users and not one for each field:
@@ -36,16 +40,92 @@ pub struct AppState {
     pub queue: Arc<EventQueue>,
     /// PostgreSQL, for what no snapshot holds. No POST touches it.
     pub pool: PgPool,
+    /// Turns at adding up past usage there.
+    pub(crate) readings: Turns,
+    /// Turns at looking for an event there.
+    pub(crate) lookups: Turns,
     /// The tenants.
     pub directory: Directory,
     /// What they used.
     pub usage: Usage,
     /// The time.
     pub clock: Clock,
-    /// For how many days minutes are kept.
-    pub rollups_days: u16,
+    /// What one request may ask for.
+    pub limits: Limits,
     /// What is counted.
     pub metrics: Metrics,
     /// Cancelled when the api is told to stop: connections are closed after the answer under way.
     pub draining: CancellationToken,
+}
+
+/// What an api stands on.
+pub struct Ground {
+    /// Who may ask for what.
+    pub auth: Auth,
+    /// The queue.
+    pub queue: Arc<EventQueue>,
+    /// PostgreSQL.
+    pub pool: PgPool,
+    /// The time.
+    pub clock: Clock,
+    /// What it takes in, and for how long it answers.
+    pub limits: Limits,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Cancelled when the api is told to stop.
+    pub draining: CancellationToken,
+}
+
+impl AppState {
+    /// An api that knows nothing yet, and the task that takes its events to the queue. That ends when the state is
+    /// dropped, after what waits then was flushed.
+    #[must_use]
+    pub fn new(ground: Ground) -> (Self, JoinHandle<()>) {
+        let Ground { auth, queue, pool, clock, limits, metrics, draining } = ground;
+        let (batcher, flushed) = Batcher::start(Arc::clone(&queue), clock, metrics.clone());
+        let usage = Usage::default();
+        let state = Self {
+            auth,
+            batcher,
+            gate: Gate::new(limits.queued_events),
+            ids: KnownIds::default(),
+            bodies: Bodies::new(limits.body_bytes),
+            features: Features::new(limits.features, usage.clone()),
+            queue,
+            pool,
+            readings: Turns::default(),
+            lookups: Turns::default(),
+            directory: Directory::default(),
+            usage,
+            clock,
+            limits,
+            metrics,
+            draining,
+        };
+        (state, flushed)
+    }
+
+    /// Keeps what it knows true for as long as it is polled, the keys among that. Calls `heard` with all news.
+    pub async fn follow(&self, keys: &Keys, heard: impl Fn(News<'_>)) {
+        let source =
+            Source { pool: &self.pool, queue: &self.queue, keys, clock: self.clock, metrics: &self.metrics };
+        tokio::join!(
+            self.batcher.watch_durability(&self.queue, |outcome| heard(News::Durability(outcome))),
+            self.gate.watch(&self.queue, &self.metrics),
+            self.ids.follow(&self.queue),
+            self.directory.follow(&source, || heard(News::Tenants)),
+            self.usage.follow(&source, || heard(News::Usage)),
+            recent::follow(&source, &self.directory),
+        );
+    }
+}
+
+/// What an api hears while it goes on.
+pub enum News<'a> {
+    /// Valkey was asked how durable it is.
+    Durability(&'a Result<Durability, StoreError>),
+    /// The tenants were read.
+    Tenants,
+    /// The usage was asked for, perhaps in vain: events are taken in without it.
+    Usage,
 }

@@ -6,12 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use flagmeter_core::period::BillingPeriod;
 use flagmeter_store::StoreError;
 use flagmeter_store::postgres::usage::{self, UsageRows};
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::watch;
-
-use flagmeter_core::period::BillingPeriod;
 
 use crate::directory::Source;
 use crate::freshness::Freshness;
@@ -48,8 +46,13 @@ pub struct Snapshot {
     pub as_of: Timestamp,
     /// What waited then: [`Freshness::lag_milliseconds`].
     pub lag_milliseconds: Option<i64>,
-    periods: HashMap<String, BTreeMap<Timestamp, Arc<PeriodUsage>>>,
+    /// When it was read by PostgreSQL's clock, which the rows have, too.
+    read_at: Timestamp,
+    periods: Periods,
 }
+
+/// By tenant and first instant.
+type Periods = HashMap<String, BTreeMap<Timestamp, Arc<PeriodUsage>>>;
 
 /// A tenant's usage in the period that is open now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,10 +64,6 @@ pub struct Current {
 }
 
 impl Snapshot {
-    fn empty(fresh: Freshness) -> Self {
-        Self { as_of: fresh.as_of, lag_milliseconds: fresh.lag_milliseconds, periods: HashMap::new() }
-    }
-
     /// The instant before which all that was answered 202 is counted in it; `None` if the queue did not say what waits.
     #[must_use]
     pub fn complete_until(&self) -> Option<Timestamp> {
@@ -80,9 +79,14 @@ impl Snapshot {
         Current { period, usage: usage.cloned().unwrap_or_default() }
     }
 
-    /// This one with `rows` in place of what they replace.
-    fn with(&self, rows: UsageRows, fresh: Freshness) -> Self {
-        let mut periods = self.periods.clone();
+    /// The tokens of `tenant` in `period`.
+    pub(crate) fn total(&self, tenant: &Known, period: &BillingPeriod) -> i64 {
+        let periods = self.periods.get(tenant.id.as_str());
+        periods.and_then(|periods| periods.get(&period.start)).map_or(0, |usage| usage.total_tokens)
+    }
+
+    /// `periods` with `rows` in place of what they replace.
+    fn of(mut periods: Periods, rows: UsageRows, fresh: Freshness) -> Self {
         for row in rows.periods {
             let usage = periods.entry(row.tenant).or_default().entry(row.period_start).or_default();
             let usage = Arc::make_mut(usage);
@@ -93,35 +97,21 @@ impl Snapshot {
             let usage = periods.entry(row.tenant).or_default().entry(row.period_start).or_default();
             Arc::make_mut(usage).features.insert(row.feature, row.total_tokens);
         }
-        Self { periods, ..Self::empty(fresh) }
+        let Freshness { as_of, lag_milliseconds } = fresh;
+        Self { as_of, lag_milliseconds, read_at: rows.read_at, periods }
     }
 }
 
-/// The newest snapshot, and word of each new one.
-#[derive(Clone)]
-pub struct Usage {
-    newest: Arc<ArcSwapOption<Snapshot>>,
-    changed: watch::Sender<()>,
-}
-
-impl Default for Usage {
-    fn default() -> Self {
-        Self { newest: Arc::default(), changed: watch::Sender::new(()) }
-    }
-}
+/// The newest snapshot. Clones share it.
+#[derive(Clone, Default)]
+pub struct Usage(Arc<ArcSwapOption<Snapshot>>);
 
 impl Usage {
     /// The newest snapshot, or `None` before the first. If PostgreSQL goes away, the last one stays,
     /// and says how old it is.
     #[must_use]
     pub fn newest(&self) -> Option<Arc<Snapshot>> {
-        self.newest.load_full()
-    }
-
-    /// Hears of every snapshot that differs from the one before.
-    #[must_use]
-    pub fn changes(&self) -> watch::Receiver<()> {
-        self.changed.subscribe()
+        self.0.load_full()
     }
 
     /// Keeps itself true for as long as it is polled. Calls `tried` after each reading, also after one that
@@ -149,14 +139,10 @@ impl Usage {
     async fn read(&self, source: &Source<'_>, all: bool) -> Result<(), StoreError> {
         let fresh = Freshness::of_next_reading(source.queue, source.clock).await;
         let before = self.newest().filter(|_| !all);
-        let since = before.as_ref().map(|snapshot| snapshot.as_of - OVERLAP);
+        let since = before.as_ref().map(|snapshot| snapshot.read_at - OVERLAP);
         let rows = usage::changed(source.pool, fresh.as_of, since).await?;
-        let some = !rows.periods.is_empty();
-        let before = before.unwrap_or_else(|| Arc::new(Snapshot::empty(fresh)));
-        self.newest.store(Some(Arc::new(before.with(rows, fresh))));
-        if some {
-            self.changed.send_replace(());
-        }
+        let periods = before.map(|snapshot| snapshot.periods.clone()).unwrap_or_default();
+        self.0.store(Some(Arc::new(Snapshot::of(periods, rows, fresh))));
         Ok(())
     }
 }

@@ -32,7 +32,17 @@ pub(crate) struct Executable {
 
 /// cargo in this checkout, with queries checked against .sqlx instead of some database.
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
-    let mut command = Command::new("cargo");
+    in_checkout(Command::new("cargo"), arguments)
+}
+
+/// A program of another toolchain, by the name that rustup has for it.
+pub(crate) fn tool_of(toolchain: &str, program: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new("rustup");
+    command.args(["run", toolchain, program]);
+    in_checkout(command, arguments)
+}
+
+fn in_checkout(mut command: Command, arguments: &[&str]) -> Command {
     command
         .current_dir(checkout::root())
         .args(arguments)

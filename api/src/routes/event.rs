@@ -1,8 +1,9 @@
 //! `GET /events/:tenant/:id` and `DELETE /events/:tenant/:id`: what became of an event, and taking it back.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -10,13 +11,21 @@ use axum::{Json, Router};
 use flagmeter_core::event::{EventId, FeatureName, TenantName, TokenCount, UsageEvent};
 use flagmeter_store::StoreError;
 use flagmeter_store::postgres::lookup::{self, Conflict, Counted, Found};
+use flagmeter_store::queue::{Durability, EventQueue};
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::events::one;
 use crate::error::ApiError;
 use crate::routes::Route;
+use crate::routes::path::Path;
 use crate::state::AppState;
+
+/// How long it is waited for that all is counted which was taken in before. A worker that keeps up needs a tenth.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often it is asked whether it is.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 pub(crate) fn router() -> Router<Arc<AppState>> {
     Router::new().route(Route::Event.path(), get(find).delete(take_back))
@@ -99,16 +108,25 @@ async fn find(
 }
 
 /// Takes an event back: a row against it is counted, through the same queue, once however often this is
-/// asked. The event itself stays, and its id stays taken.
+/// asked. The event itself stays, and its id stays taken. That goes for a suspended tenant's events, too: what was
+/// counted wrongly is put right.
 async fn take_back(
     State(state): State<Arc<AppState>>,
     Path((tenant, id)): Path<(String, String)>,
 ) -> Result<Response, ApiError> {
+    if !state.gate.is_open() {
+        return Err(ApiError::QueueFull);
+    }
     let Found::Counted(counted) = look_for(&state, &tenant, &id).await? else {
         return Err(ApiError::EventNotFound);
     };
+    if counted.reversed_at.is_some() {
+        // It is in PostgreSQL already, which has it on disk.
+        return Ok(one(id, Durability::Fsync));
+    }
     let reversal = reversal(&tenant, &id, &counted).ok_or(ApiError::EventNotFound)?;
-    let receipt = state.batcher.push(vec![reversal]).await.map_err(ApiError::QueueUnavailable)?;
+    let receipt = state.batcher.push(vec![reversal]).await?;
+    state.metrics.accepted(1);
     Ok(one(id, receipt.durability))
 }
 
@@ -125,18 +143,41 @@ fn reversal(tenant: &str, id: &str, counted: &Counted) -> Option<UsageEvent> {
     })
 }
 
-/// The event, among what is counted. That there is none can only be said once everything that was queued
-/// before is counted; so the queue is asked first.
+/// The event, among what is counted. That there is none can only be said once everything that was taken in before
+/// this was asked is counted.
 async fn look_for(state: &AppState, tenant: &str, id: &str) -> Result<Found, ApiError> {
-    state.directory.find(tenant)?.ok_or(ApiError::TenantNotFound)?;
-    let waiting = state.queue.oldest().await;
-    let found =
-        lookup::find(&state.pool, tenant, EventId::of(id)).await.map_err(|error| unavailable(&error))?;
-    match (found, waiting) {
-        (Some(found), _) => Ok(found),
-        (None, Ok(None)) => Err(ApiError::EventNotFound),
-        (None, Ok(Some(_))) => Err(ApiError::StillCounting),
-        (None, Err(error)) => Err(unavailable(&error)),
+    let tenant = state.directory.find(tenant)?.ok_or(ApiError::TenantNotFound)?;
+    let newest = state.queue.newest().await;
+    if let Some(found) = look(state, &tenant.id, id).await? {
+        return Ok(found);
+    }
+    let Some(newest) = newest.map_err(|error| unavailable(&error))? else {
+        return Err(ApiError::EventNotFound);
+    };
+    if !is_counted_soon(&state.queue, &newest).await? {
+        return Err(ApiError::StillCounting);
+    }
+    look(state, &tenant.id, id).await?.ok_or(ApiError::EventNotFound)
+}
+
+/// One look, at its turn.
+async fn look(state: &AppState, tenant: &TenantName, id: &str) -> Result<Option<Found>, ApiError> {
+    let _turn = state.lookups.take(tenant).await.ok_or(ApiError::TooManyLookups)?;
+    let found = lookup::find(&state.pool, tenant.as_str(), EventId::of(id)).await;
+    found.map_err(|error| unavailable(&error))
+}
+
+/// Whether all up to an entry has left the queue, or does so in time.
+async fn is_counted_soon(queue: &EventQueue, entry_id: &str) -> Result<bool, ApiError> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if queue.is_counted_up_to(entry_id).await.map_err(|error| unavailable(&error))? {
+            return Ok(true);
+        }
+        if Instant::now() >= end {
+            return Ok(false);
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 

@@ -12,6 +12,7 @@ use axum::routing::post;
 use axum::{Json, Router};
 use flagmeter_core::event::{Body, Checked, EventId, Fault, UsageEvent};
 use flagmeter_core::problem::{Code, EventProblem};
+use flagmeter_core::quota::MAX_TOKENS;
 use flagmeter_store::queue::Durability;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -20,21 +21,18 @@ use crate::auth::{Caller, Reason};
 use crate::batcher::NotQueued;
 use crate::directory::NotKnownYet;
 use crate::error::ApiError;
-use crate::queued::Tally;
+use crate::features::Brought;
+use crate::queued::{Tally, TooManyTokens};
 use crate::routes::Route;
 use crate::state::AppState;
-
-/// Events in one request at most.
-pub(crate) const MAX_EVENTS: usize = 1_000;
 
 /// Names a request, so that all of it may be sent again: each event without an id of its own gets
 /// `KEY#0`, `KEY#1`, … (draft-ietf-httpapi-idempotency-key-header).
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// How strictly a list is taken (RFC 7240, section 4.4).
+/// How strictly a list is taken (RFC 7240, section 4.4): `handling=lenient`.
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
-const LENIENT: &str = "handling=lenient";
 
 /// The longest key, in bytes, so that its events' ids are at most as long as an id may be.
 const MAX_KEY_BYTES: usize = 120;
@@ -81,7 +79,7 @@ async fn ingest(State(state): State<Arc<AppState>>, request: Request) -> Result<
     let form = form::of(&headers)?;
     let body = state.bodies.read(&headers, body).await?;
     let arrival = state.ids.arrival(now).ok_or(ApiError::QueueUnavailable(NotQueued::Full))?;
-    let read = form.decode(&body.bytes, arrival).map_err(ApiError::Unreadable)?;
+    let read = form.decode(&body.bytes, arrival, state.limits.events).map_err(ApiError::Unreadable)?;
     // The events are all that is needed of it from here on.
     drop(body);
     let (list, single) = match read {
@@ -89,7 +87,7 @@ async fn ingest(State(state): State<Arc<AppState>>, request: Request) -> Result<
         Body::Many(events) => (events, None),
     };
     let key = idempotency_key(&headers)?;
-    let (events, errors, tally) = sort(list, single.is_some(), key, &state, caller, now)?;
+    let Sorted { events, errors, brought, tally } = sort(list, single.is_some(), key, &state, caller, now)?;
     if errors.iter().any(|error| error.code == Code::WrongTenant.as_str()) {
         state.metrics.turned_away(Reason::WrongTenant);
     }
@@ -98,13 +96,14 @@ async fn ingest(State(state): State<Arc<AppState>>, request: Request) -> Result<
         return Err(ApiError::Invalid(errors));
     }
     let accepted = events.len();
-    let receipt = state.batcher.push(events).await.map_err(ApiError::QueueUnavailable)?;
+    let receipt = state.batcher.push(events).await?;
     state.metrics.accepted(accepted);
+    brought.keep();
     tally.accepted(state.clock.now());
     if let Some(id) = single {
         return Ok(one(id.unwrap_or_else(|| receipt.first_id.to_string()), receipt.durability));
     }
-    let applied = lenient.then_some([(PREFERENCE_APPLIED, LENIENT)]);
+    let applied = lenient.then_some([(PREFERENCE_APPLIED, "handling=lenient")]);
     let durability = receipt.durability.as_str();
     let answer = AcceptedMany { accepted, status: "accepted", durability, errors };
     Ok((StatusCode::ACCEPTED, applied, Json(answer)).into_response())
@@ -115,19 +114,29 @@ pub(super) fn one(id: String, durability: Durability) -> Response {
     (StatusCode::ACCEPTED, Json(answer)).into_response()
 }
 
-/// The events that can be taken, what is wrong with the others, and the tokens of the former.
-type Sorted = (Vec<UsageEvent>, Vec<EventProblem>, Tally);
+/// A request's events.
+struct Sorted<'a> {
+    /// Those that can be taken.
+    events: Vec<UsageEvent>,
+    /// What is wrong with the others.
+    errors: Vec<EventProblem>,
+    /// The features that nobody had before.
+    brought: Brought<'a>,
+    /// The tokens.
+    tally: Tally<'a>,
+}
 
 /// Sorts a request's events. Those without an id get the one that their place in the request makes with its `key`.
-fn sort(
+fn sort<'a>(
     list: Vec<Checked>,
     single: bool,
     key: Option<&str>,
-    state: &AppState,
+    state: &'a AppState,
     caller: &Caller,
     now: Timestamp,
-) -> Result<Sorted, NotKnownYet> {
-    let (mut events, mut errors, mut tally) = (Vec::with_capacity(list.len()), Vec::new(), Tally::default());
+) -> Result<Sorted<'a>, NotKnownYet> {
+    let (mut events, mut errors) = (Vec::with_capacity(list.len()), Vec::new());
+    let (mut brought, mut tally) = (state.features.brought(), Tally::new(&state.usage));
     for (place, event) in list.into_iter().enumerate() {
         let index = (!single).then_some(place);
         let mut event = match event {
@@ -145,15 +154,19 @@ fn sort(
         match state.directory.find(event.tenant.as_str())? {
             None => errors.push(unknown_tenant(index, &event)),
             Some(tenant) if tenant.suspended => errors.push(suspended(index, &event)),
-            Some(tenant) if state.features.admit(&tenant, &event, now) => {
-                tally.add(tenant, &event, now);
-                event.id = event.id.or_else(|| key.map(|key| EventId::of(&format!("{key}#{place}"))));
-                events.push(event);
-            }
-            Some(_) => errors.push(too_many_features(index, state.features.limit())),
+            Some(tenant) => match tally.counts(&tenant, &event, now) {
+                Err(TooManyTokens) => errors.push(too_many_tokens(index)),
+                Ok(tokens) if brought.admit(&tenant, &event, now) => {
+                    tally.add(tokens);
+                    event.id = event.id.or_else(|| key.map(|key| EventId::of(&format!("{key}#{place}"))));
+                    events.push(event);
+                }
+                Ok(_) => errors.push(too_many_features(index, state.features.limit())),
+            },
         }
     }
-    Ok((events, errors, tally))
+    tally.note();
+    Ok(Sorted { events, errors, brought, tally })
 }
 
 fn invalid(index: Option<usize>, fault: Fault) -> EventProblem {
@@ -185,18 +198,35 @@ fn too_many_features(index: Option<usize>, limit: usize) -> EventProblem {
     EventProblem { index, code: Code::TooManyFeatures.as_str(), field: "feature".to_owned(), detail }
 }
 
+fn too_many_tokens(index: Option<usize>) -> EventProblem {
+    let detail = format!(
+        "would bring the tenant's billing period beyond {MAX_TOKENS} tokens, the most that can be counted"
+    );
+    EventProblem { index, code: Code::InvalidEvent.as_str(), field: "tokens".to_owned(), detail }
+}
+
 fn prefers_lenient(headers: &HeaderMap) -> bool {
     let preferences = headers.get_all(PREFER).into_iter().filter_map(|value| value.to_str().ok());
-    preferences.flat_map(|value| value.split(',')).any(|one| one.trim().eq_ignore_ascii_case(LENIENT))
+    let mut preferences = preferences.flat_map(|value| value.split(',')).filter_map(|one| {
+        // What follows a `;` only says more of it.
+        let (name, value) = one.split(';').next()?.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("handling").then_some(value.trim())
+    });
+    // The first of several holds, and a value may be quoted (section 2).
+    preferences.next().is_some_and(|value| {
+        let unquoted = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value);
+        unquoted.eq_ignore_ascii_case("lenient")
+    })
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
-    let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    let Some(value) = form::only(headers, &IDEMPOTENCY_KEY)? else { return Ok(None) };
     // The draft has it as a quoted string; most clients send it bare.
     let key = value.to_str().ok().map(|text| text.trim_matches('"')).unwrap_or_default();
     if (1..=MAX_KEY_BYTES).contains(&key.len()) {
         Ok(Some(key))
     } else {
-        Err(ApiError::InvalidIdempotencyKey)
+        let allowed = format!("idempotency-key must be 1 to {MAX_KEY_BYTES} visible ASCII characters");
+        Err(ApiError::InvalidHeader(allowed))
     }
 }

@@ -1,10 +1,10 @@
 //! `/live`: the dashboard's rows as server-sent events, whenever one changes.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use axum::Router;
 use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -15,29 +15,40 @@ use tokio::sync::Semaphore;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::directory::Directory;
 use crate::error::ApiError;
 use crate::routes::Route;
 use crate::routes::dashboard::Row;
 use crate::state::AppState;
+use crate::usage::Snapshot;
 
 /// Pages that are kept live at once; one more is asked to come again, and shows its numbers as they
-/// were when it was loaded. Each costs a connection and a copy of its rows.
+/// were when it was loaded. Each costs a connection, and the rows it shows.
 const MAX_STREAMS: usize = 256;
 
 /// A page gets at most one message in this time: more cannot be read.
 const PACE: Duration = Duration::from_millis(500);
 
 pub(crate) fn router() -> Router<Arc<AppState>> {
-    let places = Arc::new(Semaphore::new(MAX_STREAMS));
-    Router::new().route(Route::Live.path(), get(async move |state: State<Arc<AppState>>| live(state, places)))
+    let (places, newest) = (Arc::new(Semaphore::new(MAX_STREAMS)), Newest::default());
+    let live = async move |state: State<Arc<AppState>>| live(state, places, newest);
+    Router::new().route(Route::Live.path(), get(live))
 }
+
+/// The rows of a snapshot, in the order of their tenants' ids.
+struct Rows {
+    snapshot: Arc<Snapshot>,
+    rows: Vec<Row>,
+}
+
+/// Those of the newest snapshot, which are made once for all pages.
+type Newest = Arc<ArcSwapOption<Rows>>;
 
 /// One page's stream.
 struct Viewer {
     state: Arc<AppState>,
+    newest: Newest,
     pace: tokio::time::Interval,
-    shown: HashMap<String, Row>,
+    shown: Option<Arc<Rows>>,
     _permit: tokio::sync::OwnedSemaphorePermit,
     _counted: Counted,
 }
@@ -61,12 +72,13 @@ impl Drop for Counted {
 fn live(
     State(state): State<Arc<AppState>>,
     places: Arc<Semaphore>,
+    newest: Newest,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
     let permit = places.try_acquire_owned().map_err(|_| ApiError::NotReady)?;
     let mut pace = tokio::time::interval(PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let counted = Counted::one(state.metrics.live_streams());
-    let viewer = Viewer { state, pace, shown: HashMap::new(), _permit: permit, _counted: counted };
+    let viewer = Viewer { state, newest, pace, shown: None, _permit: permit, _counted: counted };
     Ok(Sse::new(stream::unfold(viewer, Viewer::next)).keep_alive(KeepAlive::default()))
 }
 
@@ -86,20 +98,33 @@ impl Viewer {
     }
 
     fn message(&mut self) -> Option<Event> {
-        let snapshot = self.state.usage.newest()?;
-        let directory: &Directory = &self.state.directory;
-        let rows = Row::all(&directory.all(), &snapshot, self.state.clock.now());
-        let all = rows.len();
-        let changed: Vec<&Row> =
-            rows.iter().filter(|row| self.shown.get(&row.tenant) != Some(*row)).collect();
-        if changed.is_empty() && self.shown.len() == all {
+        let rows = self.rows()?;
+        let before = self.shown.replace(Arc::clone(&rows));
+        let before = before.as_ref().map(|before| before.rows.as_slice()).unwrap_or_default();
+        let differs = |row: &&Row| {
+            let place = before.binary_search_by(|known| known.tenant.cmp(&row.tenant));
+            place.ok().and_then(|place| before.get(place)) != Some(*row)
+        };
+        let changed: Vec<&Row> = rows.rows.iter().filter(differs).collect();
+        if changed.is_empty() && before.len() == rows.rows.len() {
             return None;
         }
-        let as_of = snapshot.as_of.strftime("%Y-%m-%d %H:%M:%S UTC").to_string();
-        let tenants: Vec<&str> = rows.iter().map(|row| row.tenant.as_str()).collect();
+        let as_of = rows.snapshot.as_of.strftime("%Y-%m-%d %H:%M:%S UTC").to_string();
+        let tenants: Vec<&str> = rows.rows.iter().map(|row| row.tenant.as_str()).collect();
         let message = serde_json::json!({ "asOf": as_of, "tenants": tenants, "rows": changed });
-        self.shown = rows.into_iter().map(|row| (row.tenant.clone(), row)).collect();
         // Text and numbers always are JSON.
         Event::default().event("usage").json_data(message).ok()
+    }
+
+    /// The rows as they are now. Snapshots come five times a second, with or without news.
+    fn rows(&self) -> Option<Arc<Rows>> {
+        let snapshot = self.state.usage.newest()?;
+        let made = self.newest.load_full().filter(|made| Arc::ptr_eq(&made.snapshot, &snapshot));
+        Some(made.unwrap_or_else(|| {
+            let rows = Row::all(&self.state.directory.all(), &snapshot, self.state.clock.now());
+            let made = Arc::new(Rows { snapshot, rows });
+            self.newest.store(Some(Arc::clone(&made)));
+            made
+        }))
     }
 }

@@ -3,30 +3,29 @@
 mod form;
 mod periods;
 mod series;
-mod turns;
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Extension, Json, Router};
+use axum::{Json, Router};
 use flagmeter_core::projection::Projection;
 use flagmeter_core::quota::{self, Boost};
+use flagmeter_store::StoreError;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use self::turns::Turns;
 use crate::error::ApiError;
 use crate::routes::Route;
+use crate::routes::path::Path;
 use crate::state::AppState;
 
 pub(crate) fn router() -> Router<Arc<AppState>> {
     Router::new()
         .route(Route::Series.path(), get(series::series))
         .route(Route::Periods.path(), get(periods::periods))
-        .layer(Extension(Turns::new()))
         .route(Route::Usage.path(), get(usage))
 }
 
@@ -104,4 +103,10 @@ async fn usage(State(state): State<Arc<AppState>>, Path(tenant): Path<String>) -
             .collect(),
     };
     Ok(([(CACHE_CONTROL, "no-store")], Json(answer)).into_response())
+}
+
+/// What whoever asked is told of past usage that could not be read.
+fn unread(error: &StoreError) -> ApiError {
+    tracing::error!(error = error as &dyn std::error::Error, "failed to read past usage");
+    if error.took_too_long() { ApiError::ReadingTooLarge } else { ApiError::StoreUnavailable }
 }

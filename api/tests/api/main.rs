@@ -8,11 +8,14 @@ mod usage;
 
 use std::time::Duration;
 
+use axum::body::BodyDataStream;
 use axum::http::StatusCode;
+use flagmeter_api::config::Limits;
 use flagmeter_core::packed::Batch;
 use flagmeter_store::postgres::batch::{Counter, Entry};
 use flagmeter_store::queue::EventQueue;
 use flagmeter_store::{PgPool, testing};
+use futures::StreamExt as _;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use server::{NOW, Server, until};
@@ -115,6 +118,18 @@ async fn a_queue_that_is_down_is_503_and_its_address_stays_inside(pool: PgPool) 
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn events_that_wait_for_the_flush_in_flight_are_counted(pool: PgPool) {
+    let nowhere = EventQueue::new("redis://127.0.0.1:1").unwrap();
+    let server = Server::with_queue(pool, &["acme"], nowhere).await;
+    let list = format!("[{}]", vec![EVENT; 1_000].join(","));
+    let posts = futures::future::join_all((0..3).map(|_| server.post(&list)));
+    let seen = until("two of three lists wait", async || {
+        (server.metric("flagmeter_api_events_waiting") == 2_000).then_some(())
+    });
+    futures::join!(posts, seen);
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
 async fn events_that_arrive_together_share_an_entry_and_each_gets_its_own_id(pool: PgPool) {
     let server = Server::start(pool, &["acme"]).await;
     let posts = (0..200).map(|_| server.post(EVENT));
@@ -205,6 +220,24 @@ async fn a_boost_that_holds_is_in_the_quota_and_named(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn usage_follows_what_is_counted_whatever_the_clock_of_this_machine_says(pool: PgPool) {
+    testing::add_tenant(&pool, "acme").await;
+    let ahead: Timestamp = "2099-06-15T12:00:00Z".parse().unwrap();
+    let clock = flagmeter_runtime::clock::Clock::fixed(ahead);
+    let server = Server::at(clock, pool.clone(), testing::queue().unwrap()).await;
+    let total = async |tokens: i64| {
+        until("the total is right", async || {
+            (server.get("/usage/acme").await.json["totalTokens"] == tokens).then_some(())
+        })
+        .await;
+    };
+    total(0).await;
+    let event = flagmeter_core::event::UsageEvent { occurred_at: ahead, ..testing::event("acme", 7) };
+    Counter::new(pool.clone()).apply(&[testing::entry(1, [event])]).await.unwrap();
+    total(7).await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
 async fn a_tenant_that_is_created_or_detached_is_known_at_once(pool: PgPool) {
     let server = Server::start(pool.clone(), &["acme"]).await;
     let missing = server.get("/usage/globex").await;
@@ -268,6 +301,29 @@ async fn the_page_shows_every_tenant_and_what_a_tenant_chose_is_only_text(pool: 
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn every_page_is_told_which_rows_changed_and_no_others(pool: PgPool) {
+    let server = Server::start(pool.clone(), &["acme", "globex"]).await;
+    let mut pages = [server.open("/live").await, server.open("/live").await];
+    let said = async |page: &mut BodyDataStream| {
+        let piece = page.next().await.unwrap().unwrap();
+        let text = std::str::from_utf8(&piece).unwrap().to_owned();
+        let data = text.lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
+        let message: Value = serde_json::from_str(data).unwrap();
+        assert_eq!(message["tenants"], json!(["acme", "globex"]));
+        let rows = message["rows"].as_array().unwrap().iter();
+        rows.map(|row| (row["tenant"].clone(), row["used"].clone())).collect::<Vec<_>>()
+    };
+    let row = |tenant: &str, used: &str| (json!(tenant), json!(used));
+    for page in &mut pages {
+        assert_eq!(said(page).await, [row("acme", "0"), row("globex", "0")]);
+    }
+    testing_counted(&pool, "globex").await;
+    for page in &mut pages {
+        assert_eq!(said(page).await, [row("globex", "1")]);
+    }
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
 async fn a_path_or_method_that_is_not_there_is_a_problem_too(pool: PgPool) {
     let server = Server::start(pool, &[]).await;
     let answer = server.get("/nothing").await;
@@ -278,6 +334,11 @@ async fn a_path_or_method_that_is_not_there_is_a_problem_too(pool: PgPool) {
         (StatusCode::METHOD_NOT_ALLOWED, &json!("method_not_allowed"))
     );
     assert_eq!(answer.headers["allow"], "POST");
+    for path in ["/events/acme/%FF", "/usage/%FF", "/usage/%FF/series", "/usage/%FF/periods", "/check/%FF"] {
+        let answer = server.get(path).await;
+        let said = (answer.status.as_u16(), &answer.json["code"]);
+        assert_eq!(said, (404, &json!("not_found")), "{path}: {}", answer.body);
+    }
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
@@ -334,6 +395,20 @@ async fn a_list_may_hold_a_thousand_events_and_no_more(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn how_much_a_request_may_hold_is_a_setting(pool: PgPool) {
+    let limits = Limits { events: 3, body_bytes: 64 << 10, ..server::LIMITS };
+    let server = Server::limited(limits, pool, &["acme"]).await;
+    let list = |events: usize| format!("[{}]", vec![EVENT; events].join(","));
+    let padded = |bytes: usize| format!("{EVENT}{}", " ".repeat(bytes - EVENT.len()));
+    assert_eq!(server.post(&list(3)).await.json["accepted"], 3);
+    assert_eq!(server.post(&list(4)).await.json["code"], "too_many_events");
+    assert_eq!(server.post(&padded(64 << 10)).await.status, StatusCode::ACCEPTED);
+    let refused = server.post(&padded((64 << 10) + 1)).await;
+    assert_eq!(refused.json["code"], "body_too_large");
+    assert!(refused.json["detail"].as_str().unwrap().contains("at most 65536 bytes"), "{}", refused.body);
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
 async fn cloudevents_are_taken_single_in_a_batch_and_in_headers(pool: PgPool) {
     let server = Server::start(pool, &["acme"]).await;
     let cloud = |id: u32, tokens: u32| {
@@ -355,6 +430,75 @@ async fn cloudevents_are_taken_single_in_a_batch_and_in_headers(pool: PgPool) {
     let binary = server.post_with(r#"{"feature":"f","tokens":10}"#, &headers).await;
     // The same source and id, and so the same event.
     assert_eq!((binary.status, &binary.json["id"]), (StatusCode::ACCEPTED, &single.json["id"]));
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_cloudevent_in_headers_has_the_id_that_it_has_in_a_body(pool: PgPool) {
+    let server = Server::start(pool, &["acme"]).await;
+    let sent = async |id: &[u8]| {
+        let headers = [
+            ("ce-specversion", &b"1.0"[..]),
+            ("ce-type", b"used"),
+            ("ce-source", b"/gw"),
+            ("ce-id", id),
+            ("ce-subject", b"acme"),
+        ];
+        server.post_with_bytes(r#"{"feature":"f","tokens":10}"#, &headers).await
+    };
+    let whole = r#"{"specversion":"1.0","type":"used","source":"/gw","id":"50% \"ö\"","subject":"acme","data":{"feature":"f","tokens":10}}"#;
+    let single = server.post_as(whole, "application/cloudevents+json").await;
+    assert_eq!(single.json["id"], "/gw 50% \"ö\"", "{}", single.body);
+    for id in [&b"50%25%20%22%C3%B6%22"[..], b"\"50%25 \\\"%C3%B6\\\"\"", "50%25 %22ö%22".as_bytes()] {
+        let binary = sent(id).await;
+        assert_eq!(binary.json["id"], single.json["id"], "{}: {}", String::from_utf8_lossy(id), binary.body);
+    }
+    let refused = sent(b"%FF").await;
+    assert_eq!((refused.status.as_u16(), &refused.json["code"]), (400, &json!("invalid_header")));
+    assert!(refused.json["detail"].as_str().unwrap().starts_with("ce-id must be UTF-8"), "{}", refused.body);
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_header_that_says_two_things_or_that_the_body_is_compressed_is_refused(pool: PgPool) {
+    let server = Server::start(pool, &["acme"]).await;
+    let keys = [("idempotency-key", "one"), ("idempotency-key", "other")];
+    let types = [("content-type", "application/x-ndjson")];
+    let ids = [("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-id", "2")];
+    for headers in [&keys[..], &types, &ids] {
+        let refused = server.post_with(EVENT, headers).await;
+        let said = (refused.status.as_u16(), &refused.json["code"]);
+        assert_eq!(said, (400, &json!("invalid_header")), "{headers:?}: {}", refused.body);
+        assert!(
+            refused.json["detail"].as_str().unwrap().ends_with("must come only once"),
+            "{}",
+            refused.body
+        );
+    }
+    let compressed = server.post_with(EVENT, &[("content-encoding", "gzip")]).await;
+    let said = (compressed.status.as_u16(), &compressed.json["code"]);
+    assert_eq!(said, (415, &json!("unsupported_media_type")), "{}", compressed.body);
+    assert_eq!(compressed.headers["accept-encoding"], "identity");
+    assert_eq!(
+        server.post_with(EVENT, &[("content-encoding", "identity")]).await.status,
+        StatusCode::ACCEPTED
+    );
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_preference_for_lenient_handling_is_understood_however_it_is_written(pool: PgPool) {
+    let server = Server::start(pool, &["acme"]).await;
+    let mixed = format!("[{EVENT},7]");
+    let cases = [
+        ("handling=lenient", 202),
+        ("handling=\"lenient\"", 202),
+        ("respond-async, Handling = Lenient; x=y", 202),
+        ("handling=strict, handling=lenient", 422),
+        ("handling=lenient\"", 422),
+        ("lenient", 422),
+    ];
+    for (preference, status) in cases {
+        let answer = server.post_with(&mixed, &[("prefer", preference)]).await;
+        assert_eq!(answer.status.as_u16(), status, "{preference}: {}", answer.body);
+    }
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
@@ -380,8 +524,13 @@ async fn an_idempotency_key_gives_every_event_without_an_id_the_same_id_again(po
 
 /// Counts what is in the server's queue, as a worker does.
 async fn count_all(server: &Server, pool: &PgPool) {
+    count(server, pool, 100).await;
+}
+
+/// Counts so many entries at most.
+async fn count(server: &Server, pool: &PgPool, entries: usize) {
     server.queue.create_group().await.unwrap();
-    let entries = server.queue.read("test", 100, Duration::from_millis(50)).await.unwrap();
+    let entries = server.queue.read("test", entries, Duration::from_millis(50)).await.unwrap();
     let read = |entry: &flagmeter_store::queue::RawEntry| Entry {
         entry_id: entry.entry_id.clone(),
         batch: Batch::decode(entry.payload.as_ref().unwrap()).unwrap(),
@@ -456,6 +605,10 @@ async fn an_event_is_found_under_its_id_and_can_be_taken_back_once(pool: PgPool)
         (usage["totalTokens"] == 0 && usage["minute"] == NOW).then_some(())
     })
     .await;
+    let again = server.delete("/events/acme/order/7").await;
+    assert_eq!((again.status, &again.json["durability"]), (StatusCode::ACCEPTED, &json!("fsync")));
+    assert_eq!(server.queue.depth().await.unwrap(), 0, "it is taken back already");
+    assert_eq!(server.metric("flagmeter_api_events_accepted_total"), 4, "two events, taken back twice");
     let missing = server.delete("/events/acme/order/8").await;
     assert_eq!((missing.status.as_u16(), &missing.json["code"]), (404, &json!("event_not_found")));
 
@@ -463,6 +616,72 @@ async fn an_event_is_found_under_its_id_and_can_be_taken_back_once(pool: PgPool)
     let given = server.post(EVENT).await.json["id"].as_str().unwrap().to_owned();
     count_all(&server, &pool).await;
     assert_eq!(server.get(&format!("/events/acme/{given}")).await.json["tokens"], 1_500);
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn that_there_is_no_such_event_is_said_while_others_keep_coming(pool: PgPool) {
+    let server = Server::start(pool.clone(), &["acme"]).await;
+    for _ in 0..4 {
+        server.post(EVENT).await;
+    }
+    // A worker that keeps up, and a queue that is never empty.
+    let load = async {
+        loop {
+            server.post(EVENT).await;
+            server.post(EVENT).await;
+            count(&server, &pool, 2).await;
+        }
+    };
+    let asked = async { (server.delete("/events/acme/never").await, server.get("/events/acme/never").await) };
+    let (deleted, got) = tokio::select! {
+        answers = asked => answers,
+        () = load => unreachable!("it has no end"),
+    };
+    assert_ne!(server.queue.depth().await.unwrap(), 0);
+    for answer in [deleted, got] {
+        let said = (answer.status.as_u16(), &answer.json["code"]);
+        assert_eq!(said, (404, &json!("event_not_found")), "{}", answer.body);
+    }
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn an_event_that_is_counted_while_it_is_asked_for_is_found(pool: PgPool) {
+    let server = Server::start(pool.clone(), &["acme"]).await;
+    let id = server.post(EVENT).await.json["id"].as_str().unwrap().to_owned();
+    let path = format!("/events/acme/{id}");
+    let (answer, ()) = futures::join!(server.get(&path), count_all(&server, &pool));
+    assert_eq!(answer.json["state"], "counted", "{}", answer.body);
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn one_who_looks_for_events_without_end_keeps_no_snapshot_from_being_read(pool: PgPool) {
+    let server = Server::start(pool.clone(), &["acme", "globex"]).await;
+    let mut held = pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE event_ids IN ACCESS EXCLUSIVE MODE").execute(&mut *held).await.unwrap();
+    let looks = futures::future::join_all((0..32).map(|_| server.get("/events/acme/order-7")));
+    let counted = async {
+        testing_counted(&pool, "globex").await;
+        let seen = async || (server.get("/usage/globex").await.json["totalTokens"] == 1).then_some(());
+        until("what another used is seen", seen).await;
+    };
+    let (answers, ()) = futures::join!(looks, counted);
+    drop(held);
+    for answer in answers {
+        let code = answer.json["code"].as_str().unwrap_or_default();
+        assert!(["not_ready", "overloaded"].contains(&code), "{}", answer.body);
+    }
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn an_answer_that_takes_too_long_is_a_fault_of_ours(pool: PgPool) {
+    let limits = Limits { answer: Duration::from_millis(200), ..server::LIMITS };
+    let server = Server::limited(limits, pool.clone(), &["acme"]).await;
+    let mut held = pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE rollups IN ACCESS EXCLUSIVE MODE").execute(&mut *held).await.unwrap();
+    let answer = server.get("/usage/acme/series").await;
+    drop(held);
+    assert_eq!((answer.status.as_u16(), &answer.json["code"]), (503, &json!("not_ready")), "{}", answer.body);
+    assert_eq!(answer.headers["retry-after"], "1");
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
@@ -485,6 +704,7 @@ async fn a_full_queue_takes_nothing_more_until_it_is_drained_and_what_it_took_co
         refused.body
     );
     assert_eq!(refused.headers["retry-after"], "5");
+    assert_eq!(server.delete("/events/acme/some").await.json["code"], "queue_full");
     let taken = server.queue.load().await.unwrap().events;
     count_all(&server, &pool).await;
     until("the queue has room", async || {
@@ -549,10 +769,62 @@ async fn a_tenant_has_only_so_many_features_and_those_it_has_go_on(pool: PgPool)
         "detail": "must be one of the 10 that the tenant has in this billing period; use fewer names",
     }]);
     assert_eq!(refused.json["errors"], expected);
+    assert_eq!(server.post(&format!("[{}]", list[..9].join(","))).await.json["accepted"], 9);
     assert_eq!(server.post(&event("acme", 9)).await.status, StatusCode::ACCEPTED);
     assert_eq!(server.post(EVENT).await.status, StatusCode::ACCEPTED);
     assert_eq!(server.post(&event("acme", 11)).await.json["code"], "too_many_features");
     assert_eq!(server.post(&event("globex", 11)).await.status, StatusCode::ACCEPTED);
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_tenant_s_period_never_has_more_tokens_than_a_program_can_read_from_json(pool: PgPool) {
+    let server = Server::start(pool.clone(), &["acme", "globex", "initech"]).await;
+    let event =
+        |tenant: &str, tokens: i64| format!(r#"{{"tenant":"{tenant}","feature":"f","tokens":{tokens}}}"#);
+    let status = async |event: &str| server.post(event).await.status.as_u16();
+    let most = (1_i64 << 53) - 1;
+
+    // What is queued, what is in the same request, also if it is a list of several tenants, and what is counted.
+    assert_eq!(status(&event("acme", most - 3)).await, 202);
+    let list = [event("acme", 2), event("globex", most), event("acme", 1), event("acme", 1)].join(",");
+    let refused = server.post(&format!("[{list}]")).await;
+    let expected = json!([{
+        "index": 3, "code": "invalid_event", "field": "tokens",
+        "detail": "would bring the tenant's billing period beyond 9007199254740991 tokens, the most that can be counted",
+    }]);
+    assert_eq!((refused.status.as_u16(), &refused.json["errors"]), (422, &expected), "{}", refused.body);
+    count_all(&server, &pool).await;
+    // To one whose clock stands still, all that it took in waits for ever.
+    let other = Server::without_database(pool, testing::queue().unwrap()).await;
+    until("it is counted", async || {
+        (other.get("/usage/acme").await.json["totalTokens"] == most - 3).then_some(())
+    })
+    .await;
+    assert_eq!(other.post(&event("acme", 4)).await.json["errors"][0]["field"], "tokens");
+    assert_eq!(other.post(&event("acme", 3)).await.status, StatusCode::ACCEPTED);
+    // Late events are of another period, and what was refused took nothing of another tenant's.
+    let late = event("acme", 5).replace("\"tokens\"", "\"timestamp\":\"2026-05-20T00:00:00Z\",\"tokens\"");
+    assert_eq!((status(&late).await, status(&event("globex", most)).await), (202, 202));
+
+    // And what comes at the same time.
+    let large = event("initech", most / 2);
+    let answers = futures::future::join_all((0..16).map(|_| status(&large))).await;
+    assert_eq!(answers.iter().filter(|status| **status == 202).count(), 2, "{answers:?}");
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_request_that_is_refused_uses_up_none_of_a_tenant_s_features(pool: PgPool) {
+    let server = Server::start(pool, &["acme"]).await;
+    let list = |prefix: &str, last: &str| {
+        let event =
+            |feature: usize| format!(r#"{{"tenant":"acme","feature":"{prefix}{feature}","tokens":1}}"#);
+        format!("[{}{last}]", (0..server::LIMITS.features).map(event).collect::<Vec<_>>().join(","))
+    };
+    let refused = server.post(&list("mistaken", r#",{"tenant":"acme"}"#)).await;
+    assert_eq!(refused.json["code"], "invalid_event", "{}", refused.body);
+    let taken = server.post(&list("real", "")).await;
+    assert_eq!(taken.status, StatusCode::ACCEPTED, "{}", taken.body);
+    assert_eq!(server.post(EVENT).await.json["code"], "too_many_features");
 }
 
 /// Counts one event of the feature that [`EVENT`] has.

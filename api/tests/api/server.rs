@@ -3,34 +3,33 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, BodyDataStream, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use flagmeter_api::auth::{AdminToken, Auth, Keys, Policy};
-use flagmeter_api::batcher::Batcher;
-use flagmeter_api::body::Bodies;
-use flagmeter_api::directory::{Directory, Source};
-use flagmeter_api::features::Features;
-use flagmeter_api::gate::Gate;
-use flagmeter_api::ids::KnownIds;
+use flagmeter_api::config::Limits;
 use flagmeter_api::metrics::Metrics;
 use flagmeter_api::service::Service;
-use flagmeter_api::state::AppState;
-use flagmeter_api::usage::Usage;
+use flagmeter_api::state::{AppState, Ground, News};
 use flagmeter_runtime::clock::Clock;
 use flagmeter_runtime::env::Secret;
 use flagmeter_store::queue::EventQueue;
 use flagmeter_store::{PgPool, testing};
+use prometheus::{Registry, TextEncoder};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 /// What time it is.
 pub(crate) const NOW: &str = testing::NOON;
 
-/// Features that a tenant may have.
-pub(crate) const MAX_FEATURES: usize = 10;
-
-/// Events that may wait in the queue.
-pub(crate) const MAX_QUEUED: u64 = 2_500;
+/// What may be asked of it, unless a test says otherwise.
+pub(crate) const LIMITS: Limits = Limits {
+    events: 1_000,
+    body_bytes: 1 << 20,
+    queued_events: 2_500,
+    features: 10,
+    rollups_days: 400,
+    answer: Duration::from_secs(15),
+};
 
 /// How long a test waits for something that should be so within a second.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -38,6 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Server {
     service: Service,
     pub(crate) queue: Arc<EventQueue>,
+    registry: Registry,
 }
 
 pub(crate) struct Answer {
@@ -60,12 +60,16 @@ impl Server {
             testing::add_tenant(&pool, tenant).await;
         }
         let server = Self::without_database(pool, queue).await;
+        server.knows_its_tenants().await;
+        server
+    }
+
+    async fn knows_its_tenants(&self) {
         until("the api knows its tenants", async || {
-            let (page, tenant) = (server.get("/").await, server.get("/usage/none").await);
+            let (page, tenant) = (self.get("/").await, self.get("/usage/none").await);
             (page.status == StatusCode::OK && tenant.status == StatusCode::NOT_FOUND).then_some(())
         })
         .await;
-        server
     }
 
     /// An api that may not reach its database.
@@ -76,61 +80,68 @@ impl Server {
     /// The same by another clock.
     pub(crate) async fn at(clock: Clock, pool: PgPool, queue: EventQueue) -> Self {
         let keys = Keys::default();
-        Self::guarded(Auth::new(Policy::Disabled, keys.clone(), clock), keys, clock, pool, queue).await
+        let auth = Auth::new(Policy::Disabled, keys.clone(), clock);
+        Self::guarded(auth, keys, clock, LIMITS, pool, queue).await
+    }
+
+    /// An api of which so much may be asked.
+    pub(crate) async fn limited(limits: Limits, pool: PgPool, tenants: &[&str]) -> Self {
+        let (keys, clock) = (Keys::default(), Clock::fixed(NOW.parse().unwrap()));
+        for tenant in tenants {
+            testing::add_tenant(&pool, tenant).await;
+        }
+        let auth = Auth::new(Policy::Disabled, keys.clone(), clock);
+        let server = Self::guarded(auth, keys, clock, limits, pool, testing::queue().unwrap()).await;
+        server.knows_its_tenants().await;
+        server
     }
 
     /// An api that asks for keys, or for this token.
     pub(crate) async fn with_token(token: &str, pool: PgPool, queue: EventQueue) -> Self {
         let (keys, clock) = (Keys::default(), Clock::fixed(NOW.parse().unwrap()));
         let token = AdminToken::try_from(&token.parse::<Secret<String>>().unwrap()).unwrap();
-        Self::guarded(Auth::new(Policy::Required(token), keys.clone(), clock), keys, clock, pool, queue).await
+        let auth = Auth::new(Policy::Required(token), keys.clone(), clock);
+        Self::guarded(auth, keys, clock, LIMITS, pool, queue).await
     }
 
-    async fn guarded(auth: Auth, keys: Keys, clock: Clock, pool: PgPool, queue: EventQueue) -> Self {
-        let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
+    async fn guarded(
+        auth: Auth,
+        keys: Keys,
+        clock: Clock,
+        limits: Limits,
+        pool: PgPool,
+        queue: EventQueue,
+    ) -> Self {
+        let registry = Registry::new();
+        let metrics = Metrics::register(&registry).unwrap();
         let queue = Arc::new(queue);
-        let (batcher, _) = Batcher::start(Arc::clone(&queue), clock, metrics.clone());
-        let gate = Gate::new(MAX_QUEUED);
-        let (directory, usage, ids) = (Directory::default(), Usage::default(), KnownIds::default());
+        let draining = CancellationToken::new();
+        let ground = Ground { auth, queue: Arc::clone(&queue), pool, clock, limits, metrics, draining };
+        let state = Arc::new(AppState::new(ground).0);
         // Where the test has no queue, nothing is taken in anyway.
-        let _ = ids.ask(&queue).await;
-        let state = AppState {
-            auth,
-            batcher: batcher.clone(),
-            gate: gate.clone(),
-            ids: ids.clone(),
-            bodies: Bodies::default(),
-            features: Features::new(MAX_FEATURES, usage.clone()),
-            queue: Arc::clone(&queue),
-            pool: pool.clone(),
-            directory: directory.clone(),
-            usage: usage.clone(),
-            clock,
-            rollups_days: 400,
-            metrics: metrics.clone(),
-            draining: CancellationToken::new(),
-        };
+        let _ = state.ids.ask(&queue).await;
         let (asked, durability) = tokio::sync::oneshot::channel();
         let asked = std::sync::Mutex::new(Some(asked));
-        let watched = Arc::clone(&queue);
+        let service = Service::new(Arc::clone(&state));
+        // The test's clock stands still, but the rows carry the database's time: everything is newer than noon in
+        // June.
         tokio::spawn(async move {
-            let asked = |_: &_| {
-                let _ = asked.lock().unwrap().take().map(|asked| asked.send(()));
+            let heard = |news: News<'_>| {
+                if let News::Durability(_) = news {
+                    let _ = asked.lock().unwrap().take().map(|asked| asked.send(()));
+                }
             };
-            let source = Source { pool: &pool, queue: &watched, keys: &keys, clock, metrics: &metrics };
-            tokio::join!(
-                batcher.watch_durability(&watched, asked),
-                gate.watch(&watched, &metrics),
-                ids.follow(&watched),
-                directory.follow(&source, || {}),
-                // The test's clock stands still, but the rows carry the database's time: everything
-                // is newer than noon in June.
-                usage.follow(&source, || {}),
-                flagmeter_api::recent::follow(&source, &directory),
-            )
+            state.follow(&keys, heard).await;
         });
         durability.await.unwrap();
-        Self { service: Service::new(state), queue }
+        Self { service, queue, registry }
+    }
+
+    /// What a counter or gauge without labels says.
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        let text = TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap().parse().unwrap()
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -144,6 +155,12 @@ impl Server {
             request = request.header(*name, *value);
         }
         self.send(request.body(Body::empty()).unwrap()).await
+    }
+
+    /// What an answer without an end says, piece by piece.
+    pub(crate) async fn open(&self, path: &str) -> BodyDataStream {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        self.service.answer(request).await.into_body().into_data_stream()
     }
 
     pub(crate) async fn delete(&self, path: &str) -> Answer {
@@ -170,6 +187,12 @@ impl Server {
 
     /// A JSON body with further headers.
     pub(crate) async fn post_with(&self, event: &str, headers: &[(&str, &str)]) -> Answer {
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
+        self.post_with_bytes(event, &headers).await
+    }
+
+    /// The same with headers that are no text.
+    pub(crate) async fn post_with_bytes(&self, event: &str, headers: &[(&str, &[u8])]) -> Answer {
         let mut request = Request::post("/events").header("content-type", "application/json");
         for (name, value) in headers {
             request = request.header(*name, *value);

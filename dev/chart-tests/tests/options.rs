@@ -198,6 +198,16 @@ fn api_cases() -> Vec<Case> {
             "env/FLAGMETER_QUEUE_MAX_EVENTS/value",
             &json!("20000000"),
         ),
+        Case::new("api.maxEvents", json!(10_000)).container(
+            "api",
+            "env/FLAGMETER_MAX_EVENTS/value",
+            &json!("10000"),
+        ),
+        Case::new("api.maxBodyBytes", json!(8_388_608)).container(
+            "api",
+            "env/FLAGMETER_MAX_BODY_BYTES/value",
+            &json!("8388608"),
+        ),
         Case::new("api.maxFeatures", json!(50)).container(
             "api",
             "env/FLAGMETER_MAX_FEATURES/value",

@@ -282,8 +282,8 @@ mod tests {
         )
     }
 
-    fn batch() -> impl Strategy<Value = Batch> {
-        (any::<u128>(), 0..4_000_000_000_000_000_i64, proptest::collection::vec(event(), 0..40)).prop_map(
+    fn batch(events: std::ops::Range<usize>) -> impl Strategy<Value = Batch> {
+        (any::<u128>(), 0..4_000_000_000_000_000_i64, proptest::collection::vec(event(), events)).prop_map(
             |(id, received, events)| Batch {
                 batch_id: Uuid::from_u128(id),
                 received_at: Timestamp::from_microsecond(received).unwrap(),
@@ -294,15 +294,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_packed_is_read_back(batch in batch()) {
+        fn what_was_packed_is_read_back(batch in batch(0..40)) {
             prop_assert_eq!(Batch::decode(&batch.encode()), Ok(batch));
         }
 
         #[test]
-        fn an_entry_cut_off_anywhere_is_never_an_event(batch in batch(), cut in any::<prop::sample::Index>()) {
+        fn an_entry_cut_off_anywhere_is_never_an_event(batch in batch(0..6)) {
             let bytes = batch.encode();
-            let cut = cut.index(bytes.len());
-            prop_assert!(Batch::decode(&bytes[..cut]).is_err());
+            for cut in 0..bytes.len() {
+                prop_assert!(Batch::decode(&bytes[..cut]).is_err(), "{} bytes of {:?}", cut, bytes);
+            }
         }
 
         #[test]

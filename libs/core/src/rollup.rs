@@ -111,9 +111,10 @@ impl RollupBatch {
 #[cfg(test)]
 mod tests {
     use jiff::tz::TimeZone;
+    use proptest::prelude::*;
 
     use super::*;
-    use crate::event::TokenCount;
+    use crate::event::{EventId, TokenCount};
     use crate::period::BillingDay;
     use crate::quota::MAX_TOKENS;
 
@@ -167,5 +168,67 @@ mod tests {
             (0..1_025).map(|_| event("a", "f", MAX_TOKENS, "2026-01-01T00:00:00Z")).collect();
         assert_eq!(RollupBatch::of(&events), Err(SumOverflow));
         assert!(RollupBatch::of(&events[..1_024]).is_ok());
+    }
+    fn any_event() -> impl Strategy<Value = UsageEvent> {
+        // Minutes around the end of a month, some of them the same.
+        let instant = (-3_i64..3, 0..60_000_i64);
+        (0..3_usize, 0..3_usize, 1..1_000_i64, instant, any::<bool>()).prop_map(
+            |(tenant, feature, tokens, (minute, millisecond), reverses)| {
+                let month_end: jiff::Timestamp = "2026-02-01T00:00:00Z".parse().unwrap();
+                let ahead = jiff::SignedDuration::from_millis(minute * 60_000 + millisecond);
+                UsageEvent {
+                    occurred_at: month_end + ahead,
+                    reverses: reverses.then(|| EventId::of("taken back")),
+                    ..event(["a", "b", "c"][tenant], ["f", "g", "h"][feature], tokens, "2026-02-01T00:00:00Z")
+                }
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_folded_each_fold_has_every_event_once_and_in_its_place(
+            events in proptest::collection::vec(any_event(), 0..200),
+        ) {
+            // One tenant's months begin a minute later than the others', so that a minute is in two periods.
+            let day = BillingDay::try_from(1).unwrap();
+            let zone = |tenant: &TenantName| {
+                let seconds = if tenant.as_str() == "a" { 0 } else { 60 };
+                TimeZone::fixed(jiff::tz::Offset::from_seconds(seconds).unwrap())
+            };
+            let period_of = |tenant: &TenantName, minute: Minute| {
+                BillingPeriod::containing(minute.start(), day, &zone(tenant))
+            };
+            let mut rows = BTreeMap::new();
+            let mut periods = BTreeMap::new();
+            let mut features = BTreeMap::new();
+            for event in &events {
+                let tokens = if event.reverses.is_some() { -event.tokens.get() } else { event.tokens.get() };
+                let (tenant, feature) = (event.tenant.clone(), event.feature.clone());
+                let minute = Minute::of(event.occurred_at);
+                let period = period_of(&tenant, minute);
+                let add = |sum: &mut (i64, i64)| *sum = (sum.0 + tokens, sum.1 + 1);
+                add(rows.entry((tenant.clone(), feature.clone(), minute)).or_default());
+                add(features.entry((tenant.clone(), period, feature)).or_default());
+                let (sum, last) = periods.entry((tenant, period)).or_insert(((0, 0), minute));
+                add(sum);
+                *last = minute.max(*last);
+            }
+            let plain = |sum: &Sum| (sum.tokens, sum.events);
+
+            let folded = RollupBatch::of(&events).unwrap();
+            let folded_rows: Vec<_> = folded.rows().map(|(key, sum)| (key.clone(), plain(sum))).collect();
+            prop_assert!(folded_rows.is_sorted_by(|one, next| one.0 < next.0));
+            prop_assert_eq!(folded_rows, rows.into_iter().collect::<Vec<_>>());
+            let (folded_periods, folded_features) = folded.periods(period_of).unwrap();
+            let folded_periods: Vec<_> = folded_periods
+                .into_iter()
+                .map(|(key, row)| (key, (plain(&row.sum), row.last_minute)))
+                .collect();
+            prop_assert_eq!(folded_periods, periods.into_iter().collect::<Vec<_>>());
+            let folded_features: Vec<_> =
+                folded_features.iter().map(|(key, sum)| (key.clone(), plain(sum))).collect();
+            prop_assert_eq!(folded_features, features.into_iter().collect::<Vec<_>>());
+        }
     }
 }

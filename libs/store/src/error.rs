@@ -48,6 +48,14 @@ impl StoreError {
         matches!(self, Self::Queue { source, .. } if source.is_io_error() || source.is_unrecoverable_error())
     }
 
+    /// Whether Valkey has no memory left for what was added, and so took none of it.
+    #[must_use]
+    pub fn is_out_of_memory(&self) -> bool {
+        let Self::Queue { source, .. } = self else { return false };
+        let refusals = source.clone().into_server_errors().unwrap_or_default();
+        refusals.iter().any(|(_, refusal)| refusal.code() == "OOM")
+    }
+
     /// Whether PostgreSQL did not answer, or not yet: a connection that failed, or SQLSTATE class 57P
     /// (starting up, shutting down).
     #[must_use]

@@ -3,6 +3,7 @@
 //! An entry leaves the stream only by [`EventQueue::confirm`], after PostgreSQL has committed it.
 //! Nothing trims the stream, so its length is what is not yet counted.
 
+mod progress;
 mod scaling;
 
 use std::collections::BTreeMap;

@@ -7,6 +7,8 @@ use flagmeter_core::scaling::sample::{Queue, Work};
 use flagmeter_store::queue::{Durability, EventQueue, Heartbeat, RawEntry};
 use flagmeter_store::testing;
 use jiff::Timestamp;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 const SOON: Duration = Duration::from_millis(50);
 
@@ -187,4 +189,34 @@ async fn ids_are_forgotten_only_when_every_api_has_heard_that_they_are_refused()
     // A larger budget brings nothing back.
     assert_eq!(refuse(first, "2026-07-06T00:20:00Z").await, second);
     assert_eq!(queue.ids_since().await.unwrap(), Some(second));
+}
+
+/// What Valkey 9 answers when its memory is full: it cannot be filled here, where other tests use it.
+async fn answer_that_memory_is_full(listener: TcpListener) {
+    let (mut client, _) = listener.accept().await.unwrap();
+    let mut bytes = [0_u8; 4_096];
+    loop {
+        let read = client.read(&mut bytes).await.unwrap();
+        let words = String::from_utf8_lossy(&bytes[..read]);
+        for word in words.split("\r\n") {
+            let answer = match word {
+                "CLIENT" | "MULTI" => "+OK\r\n",
+                "XADD" | "INCRBY" => "-OOM command not allowed when used memory > 'maxmemory'.\r\n",
+                "EXEC" => "-EXECABORT Transaction discarded because of previous errors.\r\n",
+                _ => continue,
+            };
+            client.write_all(answer.as_bytes()).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_queue_whose_memory_is_full_is_told_from_one_that_is_not_there() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    tokio::spawn(answer_that_memory_is_full(listener));
+    let full = EventQueue::new(&url).unwrap().push(b"entry", 7).await.unwrap_err();
+    assert!(full.is_out_of_memory() && !full.is_broken_connection(), "{full:?}");
+    let nowhere = EventQueue::new("redis://127.0.0.1:1").unwrap().push(b"entry", 7).await.unwrap_err();
+    assert!(!nowhere.is_out_of_memory() && nowhere.is_broken_connection(), "{nowhere:?}");
 }

@@ -2,23 +2,23 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, RawQuery, State};
+use axum::Json;
+use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
-use axum::{Extension, Json};
 use flagmeter_core::period::BillingPeriod;
 use flagmeter_store::postgres::directory::Tenant;
 use flagmeter_store::postgres::usage::{self, Period};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::Feature;
 use super::form::{self, Form};
-use super::turns::{self, Turns};
+use super::{Feature, unread};
 use crate::csv::{Cell, Table};
 use crate::error::ApiError;
 use crate::freshness::Freshness;
 use crate::routes::parameters::Parameters;
+use crate::routes::path::Path;
 use crate::state::AppState;
 
 /// Periods in an answer, if nobody says otherwise: a year.
@@ -81,17 +81,16 @@ impl PeriodAnswer {
 /// A look-up of so many rows. Periods are kept as they were counted, whatever the tenant's billing day is today.
 pub(super) async fn periods(
     State(state): State<Arc<AppState>>,
-    Extension(turns): Extension<Turns>,
     Path(tenant): Path<String>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let tenant = state.directory.find(&tenant)?.ok_or(ApiError::TenantNotFound)?;
     let limit = limit(query.as_deref())?;
-    let _turn = turns.take().await?;
+    let _turn = state.readings.take(&tenant.id).await.ok_or(ApiError::TooManyReadings)?;
     let fresh = Freshness::of_next_reading(&state.queue, state.clock).await;
     let read = usage::periods(&state.pool, tenant.id.as_str(), fresh.as_of, limit).await;
-    let periods = read.map_err(|error| turns::failed(&error))?;
+    let periods = read.map_err(|error| unread(&error))?;
     let periods = with_open(periods, &tenant, fresh.as_of, limit);
     let wanted = Form::wanted(&headers);
     form::made(move || match wanted {

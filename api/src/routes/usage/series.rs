@@ -4,10 +4,10 @@ use std::fmt::Display;
 use std::ops::Range;
 use std::sync::Arc;
 
-use axum::extract::{Path, RawQuery, State};
+use axum::Json;
+use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
-use axum::{Extension, Json};
 use flagmeter_core::event::FeatureName;
 use flagmeter_core::window::{self, Question, Window};
 use flagmeter_store::postgres::directory::Tenant;
@@ -17,11 +17,12 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use super::form::{self, Form};
-use super::turns::{self, Turns};
+use super::unread;
 use crate::csv::{Cell, Table};
 use crate::error::ApiError;
 use crate::freshness::Freshness;
 use crate::routes::parameters::Parameters;
+use crate::routes::path::Path;
 use crate::state::AppState;
 
 /// What is asked for, known to be possible.
@@ -63,18 +64,17 @@ struct Point {
 /// Adds up rollups. What is asked for is bounded before anything is read.
 pub(super) async fn series(
     State(state): State<Arc<AppState>>,
-    Extension(turns): Extension<Turns>,
     Path(tenant): Path<String>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let tenant = state.directory.find(&tenant)?.ok_or(ApiError::TenantNotFound)?;
-    let asked = Asked::read(query.as_deref(), &tenant, state.clock.now(), state.rollups_days)?;
-    let _turn = turns.take().await?;
+    let asked = Asked::read(query.as_deref(), &tenant, state.clock.now(), state.limits.rollups_days)?;
+    let _turn = state.readings.take(&tenant.id).await.ok_or(ApiError::TooManyReadings)?;
     let fresh = Freshness::of_next_reading(&state.queue, state.clock).await;
     let feature = asked.feature.as_ref().map(FeatureName::as_str);
     let sums = series::sums(&state.pool, tenant.id.as_str(), feature, &asked.windows, series::LIMIT).await;
-    let sums = sums.map_err(|error| turns::failed(&error))?;
+    let sums = sums.map_err(|error| unread(&error))?;
     let wanted = Form::wanted(&headers);
     form::made(move || {
         let points = asked.points(&sums);

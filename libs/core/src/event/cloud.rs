@@ -64,7 +64,7 @@ impl<'a> Cloud<'a> {
 
     /// The id that source and id make, which is what the event is kept under.
     pub(super) fn written_id(&self) -> Option<String> {
-        // A source is a URI reference, in which there is no space: no two pairs are the same text.
+        // There is no space in a source: no two pairs are the same text.
         Some(format!("{} {}", self.source.as_ref()?.text()?, self.id.as_ref()?.text()?))
     }
 
@@ -78,7 +78,13 @@ impl<'a> Cloud<'a> {
             value.text().filter(|text| (1..=MAX_CONTEXT_BYTES).contains(&text.len())).map(drop)
         };
         let id = faults.required("id", self.id.as_ref(), &allowed, text);
-        let source = faults.required("source", self.source.as_ref(), &allowed, text);
+        // A URI reference, and the first space ends it in the event's id.
+        let spaceless = |value: &Value<'a>| {
+            text(value)?;
+            value.text().filter(|text| !text.contains(char::is_whitespace)).map(drop)
+        };
+        let allowed_source = format!("{allowed} without white space");
+        let source = faults.required("source", self.source.as_ref(), &allowed_source, spaceless);
         faults.required("type", self.kind.as_ref(), &allowed, text);
         let occurred_at = faults.optional("time", self.time.as_ref(), |value| value.instant(now));
         if let Some(name) = &self.duplicate {
@@ -89,14 +95,19 @@ impl<'a> Cloud<'a> {
             faults.add("data", &"must be a JSON object {\"feature\", \"tokens\", \"tenant\"?}");
             return Err(faults.0);
         };
-        let tenant = match (&self.subject, &data.tenant) {
-            (None, Some(_)) => plain::tenant(&mut faults, "data.tenant", data.tenant.as_ref()),
+        let tenant = match (self.subject.as_ref().filter(is_said), data.tenant.as_ref().filter(is_said)) {
+            (None, tenant @ Some(_)) => plain::tenant(&mut faults, "data.tenant", tenant),
             (Some(subject), Some(tenant)) if subject.text() != tenant.text() => {
                 faults.add("subject", &"must be the same as data.tenant, or one of them left out");
                 None
             }
-            (subject, _) => plain::tenant(&mut faults, "subject", subject.as_ref()),
+            (subject, _) => plain::tenant(&mut faults, "subject", subject),
         };
         data.usage(faults, tenant, id, occurred_at.unwrap_or(now))
     }
+}
+
+/// An attribute that is null is left out (JSON event format, section 2.2).
+fn is_said(value: &&Value<'_>) -> bool {
+    !matches!(value, Value::Null)
 }

@@ -155,8 +155,10 @@ fn plain(object: &Map<String, Value>) -> Option<UsageEvent> {
 fn structured(object: &Map<String, Value>) -> Option<UsageEvent> {
     let text = |name| object.get(name)?.as_str().filter(|text: &&str| (1..=1_024).contains(&text.len()));
     let (source, id, _) = (text("source")?, text("id")?, text("type")?);
+    (!source.contains(char::is_whitespace)).then_some(())?;
     let data = object.get("data")?.as_object()?;
-    let tenants = (object.get("subject"), data.get("tenant"));
+    let said = |value: &&Value| !value.is_null();
+    let tenants = (object.get("subject").filter(said), data.get("tenant").filter(said));
     let tenant = match tenants {
         (Some(one), Some(other)) => (one.as_str() == other.as_str()).then_some(one)?,
         (one, other) => one.or(other)?,

@@ -49,6 +49,9 @@ pub enum Found {
     },
 }
 
+/// How a look-up begins. It goes by keys, and what is locked or slow all the same is not waited for.
+const BEGIN: &str = "BEGIN READ ONLY; SET LOCAL statement_timeout = '2s'";
+
 /// Looks for the event of `tenant` with this id: a client's, or one that the api gave.
 ///
 /// # Errors
@@ -56,8 +59,8 @@ pub enum Found {
 /// [`StoreError::Postgres`]; the same call may be made again.
 pub async fn find(pool: &PgPool, tenant: &str, id: EventId) -> Result<Option<Found>, StoreError> {
     let failed = StoreError::postgres("look for an event");
-    let mut connection = pool.acquire().await.map_err(&failed)?;
-    if let Some(counted) = find_counted(&mut connection, tenant, id).await.map_err(&failed)? {
+    let mut tx = pool.begin_with(BEGIN).await.map_err(&failed)?;
+    if let Some(counted) = find_counted(&mut tx, tenant, id).await.map_err(&failed)? {
         return Ok(Some(Found::Counted(counted)));
     }
     let letter = sqlx::query!(
@@ -69,7 +72,7 @@ pub async fn find(pool: &PgPool, tenant: &str, id: EventId) -> Result<Option<Fou
         tenant,
         id.uuid().to_string(),
     )
-    .fetch_optional(&mut *connection)
+    .fetch_optional(&mut *tx)
     .await
     .map_err(&failed)?;
     Ok(letter.map(|letter| Found::DeadLettered { reason: letter.reason, at: letter.at.to_jiff() }))
@@ -81,46 +84,49 @@ async fn find_counted(
     id: EventId,
 ) -> Result<Option<Counted>, sqlx::Error> {
     // An id of the api's own says when the event was received, to the millisecond.
-    let received = match received_at(connection, tenant, id.ledger_key()).await? {
+    let received = match received_at(&mut *connection, tenant, id.ledger_key()).await? {
         Some(received) => Some((received, received + SignedDuration::from_micros(1))),
         None => id.made_at().map(|made| (made, made + SignedDuration::from_millis(1))),
     };
     let Some((from, to)) = received else { return Ok(None) };
     let event = sqlx::query!(
-        r#"SELECT feature,
-                  tokens,
-                  occurred_at AS "occurred_at: jiff_sqlx::Timestamp",
-                  created_at AS "received_at: jiff_sqlx::Timestamp"
+        r#"SELECT events.feature,
+                  events.tokens,
+                  events.occurred_at AS "occurred_at: jiff_sqlx::Timestamp",
+                  events.created_at AS "received_at: jiff_sqlx::Timestamp",
+                  reversal.received_at AS "reversed_at?: jiff_sqlx::Timestamp",
+                  conflict.feature AS "conflict_feature?",
+                  conflict.tokens AS "conflict_tokens?",
+                  conflict.received_at AS "conflict_received_at?: jiff_sqlx::Timestamp"
            FROM events
-           WHERE created_at >= $3::timestamptz AND created_at < $4::timestamptz AND id = $2 AND tenant = $1"#,
+           LEFT JOIN event_ids AS reversal ON reversal.id = $5 AND reversal.tenant = events.tenant
+           LEFT JOIN event_conflicts AS conflict ON conflict.tenant = events.tenant AND conflict.id = events.id
+           WHERE events.created_at >= $3::timestamptz
+             AND events.created_at < $4::timestamptz
+             AND events.id = $2
+             AND events.tenant = $1"#,
         tenant,
         id.uuid(),
         from.to_sqlx() as jiff_sqlx::Timestamp,
         to.to_sqlx() as jiff_sqlx::Timestamp,
+        id.reversal_ledger_key().uuid(),
     )
-    .fetch_optional(&mut *connection)
+    .fetch_optional(connection)
     .await?;
     let Some(event) = event else { return Ok(None) };
-    let conflict = sqlx::query!(
-        r#"SELECT feature, tokens, received_at AS "received_at: jiff_sqlx::Timestamp"
-           FROM event_conflicts
-           WHERE tenant = $1 AND id = $2"#,
-        tenant,
-        id.uuid(),
-    )
-    .fetch_optional(&mut *connection)
-    .await?;
+    let conflict = (event.conflict_feature, event.conflict_tokens, event.conflict_received_at);
     Ok(Some(Counted {
         feature: event.feature,
         tokens: event.tokens,
         occurred_at: event.occurred_at.to_jiff(),
         received_at: event.received_at.to_jiff(),
-        reversed_at: received_at(connection, tenant, id.reversal_ledger_key()).await?,
-        conflict: conflict.map(|other| Conflict {
-            feature: other.feature,
-            tokens: other.tokens,
-            received_at: other.received_at.to_jiff(),
-        }),
+        reversed_at: event.reversed_at.map(jiff_sqlx::Timestamp::to_jiff),
+        conflict: match conflict {
+            (Some(feature), Some(tokens), Some(received_at)) => {
+                Some(Conflict { feature, tokens, received_at: received_at.to_jiff() })
+            }
+            _ => None,
+        },
     }))
 }
 

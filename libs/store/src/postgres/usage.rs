@@ -33,15 +33,17 @@ pub struct FeatureRow {
 }
 
 /// Rows of both, seen at one instant: the features add up to the total.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageRows {
+    /// When, by PostgreSQL's clock: what is committed later may have been written since.
+    pub read_at: Timestamp,
     /// Totals.
     pub periods: Vec<PeriodRow>,
     /// Shares.
     pub features: Vec<FeatureRow>,
 }
 
-/// The rows of periods that end after `now`, written since `since`, or all of them.
+/// The rows of periods that end after `now`, written since `since` by PostgreSQL's clock, or all of them.
 ///
 /// # Errors
 ///
@@ -56,6 +58,10 @@ pub async fn changed(
     let mut tx = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(&failed)?;
     let since = since.unwrap_or(Timestamp::UNIX_EPOCH).to_sqlx();
     let now = now.to_sqlx();
+    let read_at = sqlx::query_scalar!(r#"SELECT now() AS "now!: jiff_sqlx::Timestamp""#)
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(&failed)?;
     let periods = sqlx::query!(
         r#"SELECT tenant,
                   period_start AS "period_start: jiff_sqlx::Timestamp",
@@ -81,8 +87,11 @@ pub async fn changed(
                   features.feature,
                   features.total_tokens
            FROM usage_features AS features
-           JOIN usage_periods USING (tenant, period_start)
-           WHERE usage_periods.period_end > $1::timestamptz AND features.updated_at > $2::timestamptz"#,
+           JOIN usage_periods AS periods USING (tenant, period_start)
+           -- One statement writes both. Without the period's own time all features that ever were would be read.
+           WHERE periods.period_end > $1::timestamptz
+             AND periods.updated_at > $2::timestamptz
+             AND features.updated_at > $2::timestamptz"#,
         now as jiff_sqlx::Timestamp,
         since as jiff_sqlx::Timestamp,
     )
@@ -96,7 +105,7 @@ pub async fn changed(
     .await
     .map_err(&failed)?;
     tx.commit().await.map_err(&failed)?;
-    Ok(UsageRows { periods, features })
+    Ok(UsageRows { read_at: read_at.to_jiff(), periods, features })
 }
 
 /// A period of one tenant, with everything that is kept of it.

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: all tests, layer by layer, each layer on what the ones before it have shown to work.
 
 mod dependencies;
+mod fuzz;
 pub(crate) mod ground;
 mod lint;
 mod report;

@@ -5,11 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use super::Layer;
 use super::ground::Ground;
-use super::lint;
 use super::report::Tally;
 use super::workspace::{Package, Workspace};
+use super::{Layer, fuzz, lint};
 use crate::binaries::{self, Executable, cargo};
 use crate::checkout;
 use crate::execution::{Execution, Finished};
@@ -82,6 +81,7 @@ impl Suites {
                 vectors.env("PYTHONTZPATH", time_zones::provide(ground.cache(), progress)?);
                 lint::run(vectors, note)
             });
+            tally += fuzz::run(progress);
         }
         Ok(tally)
     }

@@ -182,7 +182,14 @@ fn a_cloudevent_is_an_event_under_the_id_of_its_source_and_id() {
     assert_eq!((event.tenant.as_str(), event.tokens.get()), ("acme", 5));
     assert_eq!(event.id, Some(EventId::of("/gateway 7")));
     assert_eq!(event.occurred_at, "2026-06-15T11:00:00Z".parse().unwrap());
-    assert_eq!(one("", r#"{"tenant":"acme","feature":"f","tokens":5}"#).unwrap().tenant.as_str(), "acme");
+    let named = r#"{"tenant":"acme","feature":"f","tokens":5}"#;
+    for (subject, data) in [
+        ("", named),
+        (r#""subject":null,"#, named),
+        (r#""subject":"acme","#, r#"{"tenant":null,"feature":"f","tokens":5}"#),
+    ] {
+        assert_eq!(one(subject, data).unwrap().tenant.as_str(), "acme", "{subject} {data}");
+    }
     let cases = [
         (
             "",
@@ -205,6 +212,11 @@ fn a_cloudevent_is_an_event_under_the_id_of_its_source_and_id() {
     for (fields, data, expected) in cases {
         assert_eq!(one(fields, data), Err(expected.to_owned()), "{fields}");
     }
+
+    // `/a` and `b 7` would be the same event as `/a b` and `7`.
+    let spaced = r#"{"specversion":"1.0","type":"t","source":"/a b","id":"7","subject":"acme","data":{"feature":"f","tokens":5}}"#;
+    let Ok(Body::One(Err(faults), _)) = body(spaced, Form::CloudEvent) else { panic!("{spaced}") };
+    assert_eq!(faults[0].to_string(), "source must be a string of 1 to 1024 bytes without white space");
 
     let headers = |name: &str| match name {
         "specversion" => Some("1.0"),
