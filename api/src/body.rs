@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use axum::body::Bytes;
+use axum::BoxError;
+use axum::body::{Bytes, HttpBody};
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_LENGTH;
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, Limited};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -57,7 +58,11 @@ impl Bodies {
     /// # Errors
     ///
     /// [`ApiError`]: too large, too slow, or too many large ones at once.
-    pub(crate) async fn read(&self, headers: &HeaderMap, body: axum::body::Body) -> Result<Body, ApiError> {
+    pub(crate) async fn read(
+        &self,
+        headers: &HeaderMap,
+        body: impl HttpBody<Data = Bytes, Error: Into<BoxError>>,
+    ) -> Result<Body, ApiError> {
         match announced(headers) {
             Some(bytes) if bytes > self.max_bytes => Err(ApiError::BodyTooLarge(self.max_bytes)),
             // The server reads no more than was announced.
@@ -67,7 +72,8 @@ impl Bodies {
         }
     }
 
-    async fn large(&self, mut body: axum::body::Body, announced: usize) -> Result<Body, ApiError> {
+    async fn large(&self, body: impl HttpBody<Data = Bytes>, announced: usize) -> Result<Body, ApiError> {
+        let mut body = pin!(body);
         let mut bytes = Vec::with_capacity(announced);
         let mut part: Option<Part> = None;
         let end = Instant::now() + TIME_LIMIT;
@@ -119,15 +125,15 @@ impl Part {
     }
 }
 
-async fn small(body: axum::body::Body) -> Result<Body, ApiError> {
-    let mut reading = pin!(axum::body::to_bytes(body, SMALL_BYTES));
+async fn small(body: impl HttpBody<Data = Bytes, Error: Into<BoxError>>) -> Result<Body, ApiError> {
+    let mut reading = pin!(Limited::new(body, SMALL_BYTES).collect());
     // It mostly comes together with its head: then no timer is needed.
     let read = match futures::poll!(&mut reading) {
         Poll::Ready(read) => Ok(read),
         Poll::Pending => tokio::time::timeout(TIME_LIMIT, reading).await,
     };
-    let bytes = read.ok().and_then(Result::ok).ok_or_else(too_slow)?;
-    Ok(Body { bytes, _part: None })
+    let body = read.ok().and_then(Result::ok).ok_or_else(too_slow)?;
+    Ok(Body { bytes: body.to_bytes(), _part: None })
 }
 
 /// It did not arrive in time, or at all: then the client hung up, and nobody reads this answer.

@@ -88,10 +88,9 @@ impl Route {
         }
     }
 
-    /// Whether its requests are cut off by the time limit for all. A stream has no end; and a POST has a limit for
-    /// each of its two waits, for its body and for the queue, of which the first is rarely needed.
+    /// Whether its requests are cut off by the time limit for all that the router answers. A stream has no end.
     pub(crate) const fn is_limited(self) -> bool {
-        !matches!(self, Self::Live | Self::Events)
+        !matches!(self, Self::Live)
     }
 }
 

@@ -10,7 +10,7 @@ use axum::http::{HeaderValue, Request};
 use axum::response::{IntoResponse, Response};
 use tower::Service as _;
 
-use crate::auth::{Caller, Turned};
+use crate::auth::Turned;
 use crate::error::{ApiError, Refused};
 use crate::routes::{self, Route};
 use crate::state::AppState;
@@ -30,7 +30,6 @@ impl Service {
     #[must_use]
     pub fn new(state: Arc<AppState>) -> Self {
         let router = Router::new()
-            .merge(routes::events::router())
             .merge(routes::event::router())
             .merge(routes::usage::router())
             .merge(routes::check::router())
@@ -46,22 +45,19 @@ impl Service {
     ///
     /// Who sends it is asked first. Its time is limited and taken, refusals are counted, and while the api is stopping
     /// each answer closes its connection, so that the next request goes elsewhere.
-    pub async fn answer<Body>(&self, mut request: Request<Body>) -> Response
+    pub async fn answer<Body>(&self, request: Request<Body>) -> Response
     where
         Body: HttpBody<Data = Bytes, Error: Into<axum::BoxError>> + Send + 'static,
     {
         let start = Instant::now();
         let route = Route::of(request.uri().path());
-        let admitted = self.state.auth.admit(request.headers(), route, request.uri().path());
-        let Ok(mut response) = if let Some(turned) = self.admitted(admitted, route, &mut request) {
-            Ok(turned.into_response())
-        } else if route.is_limited() {
-            let answer = self.router.clone().call(request);
-            let answered = tokio::time::timeout(self.state.limits.answer, answer).await;
-            // These requests have no bodies: what took so long was ours.
-            answered.unwrap_or_else(|_| Ok(ApiError::StoreUnavailable.into_response()))
-        } else {
-            self.router.clone().call(request).await
+        let mut response = match self.state.auth.admit(request.headers(), route, request.uri().path()) {
+            // Past the router, which would look for the way of every event, and box it.
+            Ok(caller) if route == Route::Events => {
+                routes::events::answer(&self.state, &caller, request).await
+            }
+            Ok(_) => self.routed(route, request).await,
+            Err(turned) => self.turned(turned).into_response(),
         };
         self.state.metrics.answered(route, response.status(), start.elapsed());
         if let Some(Refused(code)) = response.extensions().get() {
@@ -75,24 +71,28 @@ impl Service {
         response
     }
 
-    /// Lets a request go on, with its caller where the handler asks for it, or says why it does not.
-    fn admitted<Body>(
-        &self,
-        admitted: Result<Caller, Turned>,
-        route: Route,
-        request: &mut Request<Body>,
-    ) -> Option<ApiError> {
-        match admitted {
-            Ok(caller) => {
-                if route == Route::Events {
-                    request.extensions_mut().insert(caller);
-                }
-                None
-            }
-            Err(Turned::NotYet) => Some(ApiError::NotReady),
-            Err(Turned::Away(reason, error)) => {
+    async fn routed<Body>(&self, route: Route, request: Request<Body>) -> Response
+    where
+        Body: HttpBody<Data = Bytes, Error: Into<axum::BoxError>> + Send + 'static,
+    {
+        let answer = self.router.clone().call(request);
+        let Ok(response) = if route.is_limited() {
+            let answered = tokio::time::timeout(self.state.limits.answer, answer).await;
+            // These requests have no bodies: what took so long was ours.
+            answered.unwrap_or_else(|_| Ok(ApiError::StoreUnavailable.into_response()))
+        } else {
+            answer.await
+        };
+        response
+    }
+
+    /// Why a request does not go on.
+    fn turned(&self, turned: Turned) -> ApiError {
+        match turned {
+            Turned::NotYet => ApiError::NotReady,
+            Turned::Away(reason, error) => {
                 self.state.metrics.turned_away(reason);
-                Some(error)
+                error
             }
         }
     }

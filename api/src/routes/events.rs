@@ -2,15 +2,13 @@
 
 mod form;
 
-use std::sync::Arc;
-
-use axum::extract::{Request, State};
+use axum::body::{Bytes, HttpBody};
+use axum::http::header::ALLOW;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::http::{HeaderMap, HeaderName, Method, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
-use axum::{Json, Router};
-use flagmeter_core::event::{Body, Checked, EventId, Fault, UsageEvent};
+use axum::{BoxError, Json};
+use flagmeter_core::event::{self, Checked, EventId, Fault, UsageEvent};
 use flagmeter_core::problem::{Code, EventProblem};
 use flagmeter_core::quota::MAX_TOKENS;
 use flagmeter_store::queue::Durability;
@@ -23,7 +21,6 @@ use crate::directory::NotKnownYet;
 use crate::error::ApiError;
 use crate::features::Brought;
 use crate::queued::{Tally, TooManyTokens};
-use crate::routes::Route;
 use crate::state::AppState;
 
 /// Names a request, so that all of it may be sent again: each event without an id of its own gets
@@ -37,8 +34,15 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
 /// The longest key, in bytes, so that its events' ids are at most as long as an id may be.
 const MAX_KEY_BYTES: usize = 120;
 
-pub(crate) fn router() -> Router<Arc<AppState>> {
-    Router::new().route(Route::Events.path(), post(ingest))
+/// Answers a request to this path, of whatever method, from `caller`.
+pub(crate) async fn answer<Body>(state: &AppState, caller: &Caller, request: Request<Body>) -> Response
+where
+    Body: HttpBody<Data = Bytes, Error: Into<BoxError>>,
+{
+    if request.method() != Method::POST {
+        return ([(ALLOW, "POST")], ApiError::MethodNotAllowed).into_response();
+    }
+    ingest(state, caller, request).await.unwrap_or_else(ApiError::into_response)
 }
 
 /// What a client is told of a single event that will count.
@@ -68,14 +72,15 @@ struct AcceptedMany {
 /// 202 means that they are in the queue, as durable as the answer says; whoever is told anything else
 /// sends them again, with the same ids. Of a list, one invalid event refuses all, unless the client
 /// prefers otherwise.
-async fn ingest(State(state): State<Arc<AppState>>, request: Request) -> Result<Response, ApiError> {
+async fn ingest<Body>(state: &AppState, caller: &Caller, request: Request<Body>) -> Result<Response, ApiError>
+where
+    Body: HttpBody<Data = Bytes, Error: Into<BoxError>>,
+{
     if !state.gate.is_open() {
         return Err(ApiError::QueueFull);
     }
     let now = state.clock.now();
-    let (Parts { headers, extensions, .. }, body) = request.into_parts();
-    // The service lets nobody in without.
-    let caller: &Caller = extensions.get().ok_or(ApiError::Internal)?;
+    let (Parts { headers, .. }, body) = request.into_parts();
     let form = form::of(&headers)?;
     let body = state.bodies.read(&headers, body).await?;
     let arrival = state.ids.arrival(now).ok_or(ApiError::QueueUnavailable(NotQueued::Full))?;
@@ -83,11 +88,11 @@ async fn ingest(State(state): State<Arc<AppState>>, request: Request) -> Result<
     // The events are all that is needed of it from here on.
     drop(body);
     let (list, single) = match read {
-        Body::One(event, id) => (vec![event], Some(id)),
-        Body::Many(events) => (events, None),
+        event::Body::One(event, id) => (vec![event], Some(id)),
+        event::Body::Many(events) => (events, None),
     };
     let key = idempotency_key(&headers)?;
-    let Sorted { events, errors, brought, tally } = sort(list, single.is_some(), key, &state, caller, now)?;
+    let Sorted { events, errors, brought, tally } = sort(list, single.is_some(), key, state, caller, now)?;
     if errors.iter().any(|error| error.code == Code::WrongTenant.as_str()) {
         state.metrics.turned_away(Reason::WrongTenant);
     }
