@@ -45,7 +45,7 @@ enum Command {
         #[arg(long)]
         listen: SocketAddr,
     },
-    /// Writes README.md's table from the newest full result.
+    /// Writes README.md's tables from the newest full results.
     Readme {
         /// README.md
         #[arg(long)]

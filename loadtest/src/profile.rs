@@ -11,8 +11,8 @@ use crate::Measure;
 use crate::books::{Balance, Books};
 use crate::generator::{Load, Second, closed, open, users};
 use crate::part::{self, Part};
-use crate::report::Report;
-use crate::report::page::{self, Comparison, Moment};
+use crate::report::page::{self, Moment};
+use crate::report::{Comparison, Report};
 use crate::row::figure;
 use crate::stores::{Server, Stores};
 use crate::traffic::Traffic;
@@ -57,7 +57,7 @@ pub(crate) async fn run(measure: &Measure) -> Result<ExitCode> {
     let (load, moments) = system.profile(&mix, extent.profile).await?;
     let memory = system.memory();
     let balance = system.close(&load, "profile", &mut report).await?;
-    let comparisons = compare(&load, &moments, memory, balance);
+    report.comparisons = compare(&load, &moments, memory, balance);
 
     let single = Arc::new(Traffic::single());
     for rate in [1_000, 10_000] {
@@ -74,16 +74,16 @@ pub(crate) async fn run(measure: &Measure) -> Result<ExitCode> {
     system.worker.stop().await?;
 
     report.save(&measure.results)?;
-    page::write(&measure.results, &report, &moments, &comparisons)?;
+    page::write(&measure.results, &report, &moments)?;
     println!("\n{:<28} {:>12} {:>12} {:>14}", "", "target", "prototype", "now");
-    for Comparison { what, target, prototype, now, good } in &comparisons {
+    for Comparison { what, target, prototype, now, good } in &report.comparisons {
         println!(
             "{what:<28} {target:>12} {prototype:>12} {now:>14} {}",
             if *good { "✓" } else { "✗ missed" }
         );
     }
     println!("all books balanced");
-    let good = comparisons.iter().all(|comparison| comparison.good);
+    let good = report.comparisons.iter().all(|comparison| comparison.good);
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -150,7 +150,7 @@ fn moment(second: &Second, seen: Option<&Moment>) -> Moment {
     }
 }
 
-/// What the prototype was held to, what it reached, and what was reached now.
+/// What came of the profile, beside the prototype's.
 fn compare(load: &Load, moments: &[Moment], memory: u64, balance: Balance) -> Vec<Comparison> {
     let peak = moments.iter().map(|moment| moment.requests).fold(0.0, f64::max);
     let answers = load.requests + load.refused + load.failed;
@@ -158,7 +158,10 @@ fn compare(load: &Load, moments: &[Moment], memory: u64, balance: Balance) -> Ve
     let [p50, p95, p99] = [0.50, 0.95, 0.99].map(|quantile| load.milliseconds(quantile));
     let gigabytes = memory as f64 / 1e9;
     let lost = balance.accepted.saturating_sub(balance.counted);
-    let row = |what, target, prototype, now: String, good| Comparison { what, target, prototype, now, good };
+    let row = |what: &str, target: &str, prototype: &str, now, good| {
+        let [what, target, prototype] = [what, target, prototype].map(str::to_owned);
+        Comparison { what, target, prototype, now, good }
+    };
     vec![
         row("requests a second, peak", "1,000", "338", figure(peak), peak >= 1_000.0),
         row("success", "100 %", "99.99 %", format!("{success:.3} %"), load.refused + load.failed == 0),

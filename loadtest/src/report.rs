@@ -33,6 +33,19 @@ pub(crate) struct Report {
     pub(crate) runs: Vec<Run>,
     /// The check after each of them.
     pub(crate) balances: Vec<Balance>,
+    /// What the prototype was held to, of `profile`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) comparisons: Vec<Comparison>,
+}
+
+/// What the prototype was held to, what it reached, and what was reached now.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Comparison {
+    pub(crate) what: String,
+    pub(crate) target: String,
+    pub(crate) prototype: String,
+    pub(crate) now: String,
+    pub(crate) good: bool,
 }
 
 /// One run, as it was.
@@ -63,6 +76,7 @@ impl Report {
             rows: Vec::new(),
             runs: Vec::new(),
             balances: Vec::new(),
+            comparisons: Vec::new(),
         }
     }
 

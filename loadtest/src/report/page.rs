@@ -6,8 +6,8 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use super::Report;
 use super::chart::{Line, draw};
+use super::{Comparison, Report};
 
 /// What was seen in one second of the profile.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
@@ -24,27 +24,13 @@ pub(crate) struct Moment {
     pub(crate) api_cpu: f64,
 }
 
-/// A line of the table: target, the prototype, now.
-pub(crate) struct Comparison {
-    pub(crate) what: &'static str,
-    pub(crate) target: &'static str,
-    pub(crate) prototype: &'static str,
-    pub(crate) now: String,
-    pub(crate) good: bool,
-}
-
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}\
     table{border-collapse:collapse}td,th{padding:.3rem .8rem;border-bottom:1px solid #ddd;text-align:left}\
     figure{margin:2rem 0}figcaption{font-weight:600}svg{width:100%;height:auto}svg text{font:12px system-ui;fill:#555}\
     .grid{stroke:#e5e5e5}";
 
 /// Writes the page beside the results.
-pub(crate) fn write(
-    folder: &Path,
-    report: &Report,
-    moments: &[Moment],
-    comparisons: &[Comparison],
-) -> Result<()> {
+pub(crate) fn write(folder: &Path, report: &Report, moments: &[Moment]) -> Result<()> {
     let line = |name, value: fn(&Moment) -> f64| Line { name, values: moments.iter().map(value).collect() };
     let charts = [
         draw("Users", "users", &[line("users", |moment| moment.users)]),
@@ -66,7 +52,7 @@ pub(crate) fn write(
         ),
     ]
     .concat();
-    let rows: Vec<String> = comparisons.iter().map(row).collect();
+    let rows: Vec<String> = report.comparisons.iter().map(row).collect();
     let rows = rows.concat();
     let text = format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>FlagMeter under load, {date}</title>\

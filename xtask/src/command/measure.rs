@@ -67,7 +67,7 @@ pub(crate) struct BenchOptions {
     /// the operator with 2,000 Tenants applied at once, which is no part of the whole.
     #[arg(long, conflicts_with = "readme")]
     only: Option<String>,
-    /// Measure nothing: write README.md's table from the newest full result.
+    /// Measure nothing: write README.md's tables from the newest full results.
     #[arg(long, conflicts_with = "quick")]
     readme: bool,
 }
@@ -82,12 +82,7 @@ pub(crate) fn bench(options: &BenchOptions) -> Result<ExitCode> {
         return on_own_servers(|state, progress| tenants(state, options.options.quick, progress));
     }
     let only: Vec<&str> = options.only.iter().flat_map(|only| ["--only", only]).collect();
-    let code = measure("bench", options.options.quick, &only)?;
-    if is_whole(options.options.quick, &only) {
-        // In the same profile as was measured: it is built.
-        write_readme(cargo(&["run", "--quiet", "--release", "--package", "loadtest", "--"]))?;
-    }
-    Ok(code)
+    measured("bench", options.options.quick, &only)
 }
 
 /// The ratios, in a few short rounds.
@@ -97,7 +92,17 @@ pub(crate) fn quick_bench() -> Result<ExitCode> {
 
 /// The prototype's profile, constant rates, and saturation.
 pub(crate) fn loadtest(options: &Options) -> Result<ExitCode> {
-    measure("profile", options.quick, &[])
+    measured("profile", options.quick, &[])
+}
+
+/// Measures, and where that was all of it, writes README.md's tables.
+fn measured(what: &str, quick: bool, arguments: &[&str]) -> Result<ExitCode> {
+    let code = measure(what, quick, arguments)?;
+    if is_whole(quick, arguments) {
+        // In the same profile as was measured: it is built.
+        write_readme(cargo(&["run", "--quiet", "--release", "--package", "loadtest", "--"]))?;
+    }
+    Ok(code)
 }
 
 fn write_readme(mut program: Command) -> Result<()> {
