@@ -56,7 +56,7 @@ pub(super) async fn apply(
         sealed_webhook: sealed_webhook.as_ref(),
         now,
     };
-    if !tenants::write(&ctx.db, &change).await.map_err(Error::Apply)? {
+    if !ctx.answers.of(tenants::write(&ctx.db, &change)).await.map_err(Error::Apply)? {
         return Err(Error::Overtaken);
     }
     tracing::info!(tenant.name = id, change = write.kind.as_str(), "wrote the row of {id}");

@@ -14,6 +14,7 @@ use kube::runtime::events::{Recorder, Reporter};
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::{Semaphore, broadcast};
 
+use super::answers::Answers;
 use super::budget::Budget;
 use super::cleanup::Cleanups;
 use super::failures::Failures;
@@ -51,6 +52,8 @@ pub struct Settings {
     pub key_overlap: SignedDuration,
     /// Whether a webhook's URL may be http.
     pub allow_http: bool,
+    /// How long PostgreSQL may take for an answer before it counts as away.
+    pub patience: Duration,
 }
 
 /// What every reconcile needs.
@@ -68,6 +71,7 @@ pub struct Context {
     /// What can be set.
     pub settings: Settings,
     pub(super) recorder: Recorder,
+    pub(super) answers: Answers,
     pub(super) failures: Failures,
     pub(super) budget: Budget,
     pub(super) cleanups: Cleanups,
@@ -104,6 +108,7 @@ impl Context {
             sealer,
             metrics,
             clock,
+            answers: Answers::within(settings.patience),
             settings,
             failures: Failures::default(),
             budget: Budget::default(),

@@ -44,7 +44,7 @@ pub(super) async fn follow(ctx: &Context, store: &Store<DeserializeGuard<Tenant>
         let known = store.state();
         let names: Vec<String> = known.iter().map(|tenant| tenant.name_any()).collect();
         // That PostgreSQL is away is said by those who read the usage.
-        let Ok(newest) = deliveries::newest(&ctx.db, &names).await else { continue };
+        let Ok(newest) = ctx.answers.of(deliveries::newest(&ctx.db, &names)).await else { continue };
         for tenant in &known {
             if let Some(told) = newest.get(&tenant.name_any()) {
                 tell(ctx, tenant, told).await;

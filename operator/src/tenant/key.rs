@@ -48,7 +48,7 @@ pub(super) fn is_secret_of(tenant: &str, secret: &str) -> bool {
 /// Sees to it that the tenant, which must have a row, has a key that works, and no other that should not.
 pub(super) async fn keep(ctx: &Context, tenant: &Tenant, now: Timestamp) -> Result<Kept, Error> {
     let id = tenant.name_any();
-    let rows = api_keys::of_tenant(&ctx.db, &id).await.map_err(Error::Observe)?;
+    let rows = ctx.answers.of(api_keys::of_tenant(&ctx.db, &id)).await.map_err(Error::Observe)?;
     // A tenant without a key is new, and has no key that could end: should there be a Secret after all, it cannot be
     // made, and the next attempt looks.
     let is_new =

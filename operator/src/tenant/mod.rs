@@ -6,6 +6,7 @@
 //! resource is gone; [`usage`] asks for a reconcile where usage has changed; [`deliveries`] says whether alerts
 //! arrive.
 
+mod answers;
 mod apply;
 mod budget;
 mod cleanup;
@@ -156,7 +157,7 @@ async fn follow(tenant: &DeserializeGuard<Tenant>, ctx: &Context) -> Result<Done
         Step::Remove => finalizer::set(ctx, tenant, false).await?,
         Step::Going => return Ok(Done { label: "gone", next: Action::await_change() }),
         Step::LetGo => {
-            ctx.cleanups.forget(&tenant.uid().unwrap_or_default()).await;
+            ctx.cleanups.forget(&tenant.uid().unwrap_or_default());
             finalizer::set(ctx, tenant, false).await?;
             return Ok(Done { label: "gone", next: Action::await_change() });
         }

@@ -44,7 +44,7 @@ impl Usage {
 /// Reads the rows and the usage. Nothing of an earlier reconcile is used.
 pub(super) async fn rows(ctx: &Context, tenant: &Tenant, now: Timestamp) -> Result<Observed, Error> {
     let id = tenant.name_any();
-    let found = tenants::find(&ctx.db, &ctx.sealer, &id).await.map_err(Error::Observe)?;
+    let found = ctx.answers.of(tenants::find(&ctx.db, &ctx.sealer, &id)).await.map_err(Error::Observe)?;
     let usage = usage(ctx, tenant, now).await?;
     Ok(Observed { found, usage, allow_http: ctx.settings.allow_http, ..Observed::default() })
 }
@@ -93,7 +93,8 @@ pub(super) async fn secrets(ctx: &Context, tenant: &Tenant, observed: &mut Obser
 pub(super) async fn usage(ctx: &Context, tenant: &Tenant, now: Timestamp) -> Result<Option<Usage>, Error> {
     let Ok(terms) = Terms::of(&tenant.spec) else { return Ok(None) };
     let id = tenant.name_any();
-    let known = tenants::usage(&ctx.db, std::slice::from_ref(&id), now).await.map_err(Error::Observe)?;
+    let known = ctx.answers.of(tenants::usage(&ctx.db, std::slice::from_ref(&id), now)).await;
+    let known = known.map_err(Error::Observe)?;
     let none = || Usage { period: terms.period(now), total_tokens: 0 };
     Ok(Some(known.get(&id).map_or_else(none, Usage::of)))
 }

@@ -132,6 +132,7 @@ fn context(db: PgPool) -> (Arc<Context>, Server) {
             resync: RESYNC,
             key_overlap: SignedDuration::from_hours(24),
             allow_http: false,
+            patience: Duration::from_secs(30),
         },
     );
     (Arc::new(context), Server(calls))

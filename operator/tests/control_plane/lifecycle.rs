@@ -3,11 +3,12 @@
 use flagmeter_crds::Tenant;
 use flagmeter_operator::tenant::{FINALIZER, SKIP_CLEANUP};
 use flagmeter_store::PgPool;
-use flagmeter_store::postgres::tenants;
+use flagmeter_store::postgres::{self, tenants};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
+use sqlx::ConnectOptions as _;
 
 use crate::cluster::{Cluster, eventually, in_namespace};
 use crate::proxy::Proxy;
@@ -67,10 +68,7 @@ pub(crate) async fn through_a_wire(db: &PgPool) -> (PgPool, Proxy) {
     let options = (*db.connect_options()).clone();
     let proxy = Proxy::to(&format!("{}:{}", options.get_host(), options.get_port())).await;
     let options = options.host("127.0.0.1").port(proxy.address.port());
-    let pool = sqlx::postgres::PgPoolOptions::new()
-        .max_connections(6)
-        .acquire_timeout(std::time::Duration::from_secs(2))
-        .connect_lazy_with(options);
+    let pool = postgres::pool(options.to_url_lossy().as_str(), "flagmeter-operator", 6).unwrap();
     (pool, proxy)
 }
 
@@ -194,6 +192,47 @@ async fn the_annotation_lets_a_tenant_go_whatever_is_away(db: PgPool) {
         merge(&cluster, json!({ "metadata": { "annotations": { SKIP_CLEANUP: "true" } } })).await;
         gone(&cluster).await;
         wire.mend();
+        eventually("the row is detached", async || {
+            let found = tenants::find(&db, &sealer(), "acme").await.unwrap()?;
+            found.row.detached_at.map(drop)
+        })
+        .await;
+        operator.stop().await;
+    })
+    .await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_database_that_is_frozen_is_said_to_be_away_and_the_annotation_lets_go(db: PgPool) {
+    in_namespace(async move |cluster| {
+        let (pool, wire) = through_a_wire(&db).await;
+        let operator = Running::start(&cluster, &pool, "operator-0").await;
+        // More than are worked on at once.
+        let others = ["t0", "t1", "t2", "t3", "t4", "t5"];
+        for name in others.into_iter().chain(["acme"]) {
+            cluster.apply(name, json!({ "monthlyQuota": 1_000, "deletionPolicy": "Delete" })).await;
+        }
+        for name in others.into_iter().chain(["acme"]) {
+            cluster.reported(name, "Synced").await;
+        }
+        wire.freeze();
+        for name in others {
+            cluster.apply(name, json!({ "monthlyQuota": 2_000, "deletionPolicy": "Delete" })).await;
+        }
+        delete(&cluster).await;
+        let waits = condition(&cluster, "Reconciling", "True", "DatabaseUnavailable").await;
+        assert!(waits.message.contains("failed to delete the tenant's rows"), "{}", waits.message);
+        for name in others {
+            cluster.reported(name, "DatabaseUnavailable").await;
+        }
+        merge(&cluster, json!({ "metadata": { "annotations": { SKIP_CLEANUP: "true" } } })).await;
+        gone(&cluster).await;
+        assert_eq!(rows(&db, "tenants").await, 7);
+
+        wire.mend();
+        for name in others {
+            cluster.reported(name, "Synced").await;
+        }
         eventually("the row is detached", async || {
             let found = tenants::find(&db, &sealer(), "acme").await.unwrap()?;
             found.row.detached_at.map(drop)

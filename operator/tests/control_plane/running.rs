@@ -46,6 +46,7 @@ pub(crate) fn context(
         resync: Duration::from_secs(1),
         key_overlap: SignedDuration::from_hours(24),
         allow_http: false,
+        patience: Duration::from_secs(2),
     };
     Context::new(client, db.clone(), sealer(), metrics.clone(), Clock::system(), settings)
 }

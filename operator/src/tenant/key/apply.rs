@@ -57,5 +57,6 @@ async fn write(
     if wanted == rows {
         return Ok(true);
     }
-    api_keys::replace(&ctx.db, &tenant.name_any(), &wanted).await.map_err(Error::Apply)
+    let replaced = ctx.answers.of(api_keys::replace(&ctx.db, &tenant.name_any(), &wanted)).await;
+    replaced.map_err(Error::Apply)
 }
