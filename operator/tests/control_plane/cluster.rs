@@ -19,8 +19,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::RwLock;
 
-/// How long anything may take. Most of it takes a second.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long anything may take. Most of it takes a second; what failed five times in a row is tried again after half a
+/// minute.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The operator's ServiceAccount in the chart.
 const ACCOUNT: &str = "flagmeter-operator";
