@@ -71,6 +71,8 @@ pub struct Wanted<'a> {
 /// The newest alert of a tenant that was to be told, and what became of its messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Told {
+    /// The `metadata.uid` of the resource that the tenant belongs to now: nobody else's are these.
+    pub owner_uid: String,
     /// The alert's number.
     pub alert: i64,
     /// In percent of the quota.
@@ -274,6 +276,7 @@ pub async fn add_test(pool: &PgPool, tenant: &str, period: BillingPeriod) -> Res
 pub async fn newest(pool: &PgPool, tenants: &[String]) -> Result<HashMap<String, Told>, StoreError> {
     let rows = sqlx::query!(
         r#"SELECT newest.tenant,
+                  tenants.owner_uid,
                   newest.id,
                   newest.threshold,
                   newest.created_at AS "created_at: jiff_sqlx::Timestamp",
@@ -293,6 +296,7 @@ pub async fn newest(pool: &PgPool, tenants: &[String]) -> Result<HashMap<String,
                ORDER BY alerts.id DESC
                LIMIT 1
            ) AS newest
+           JOIN tenants ON tenants.id = newest.tenant
            JOIN alert_deliveries AS delivery ON delivery.alert = newest.id
            ORDER BY newest.tenant, delivery.channel"#,
         tenants,
@@ -303,6 +307,7 @@ pub async fn newest(pool: &PgPool, tenants: &[String]) -> Result<HashMap<String,
     let mut newest: HashMap<String, Told> = HashMap::new();
     for row in rows {
         let told = newest.entry(row.tenant).or_insert_with(|| Told {
+            owner_uid: row.owner_uid,
             alert: row.id,
             threshold: row.threshold,
             created_at: row.created_at.to_jiff(),
