@@ -29,6 +29,8 @@ pub(super) const ROTATE: &str = "flagmeter.dev/rotate-key";
 pub(super) struct Kept {
     /// The Secret with the key, if it is there.
     pub(super) secret: Option<String>,
+    /// Whether the key can only be made once the Secret of an earlier Tenant is gone.
+    pub(super) pending: bool,
     /// Why the key was made, if it was.
     pub(super) made: Option<Why>,
     /// What only a person can put right.
@@ -62,7 +64,7 @@ pub(super) async fn keep(ctx: &Context, tenant: &Tenant, now: Timestamp) -> Resu
             let problem = Problem::KeySecretTaken { name: secret_name(&id) };
             Kept { problem: Some(problem), ..Kept::default() }
         }
-        Held::Going => Kept::default(),
-        Held::Nothing | Held::Own(_) => Kept { secret: Some(secret_name(&id)), made, problem: None },
+        Held::Going => Kept { pending: true, ..Kept::default() },
+        Held::Nothing | Held::Own(_) => Kept { secret: Some(secret_name(&id)), made, ..Kept::default() },
     })
 }

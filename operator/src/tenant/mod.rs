@@ -60,6 +60,12 @@ pub use self::watching::Unwatchable;
 /// How soon a deletion that is not another's turn, or not done, goes on.
 const DELETION_PAUSE: Duration = Duration::from_secs(2);
 
+/// How soon a write that came too late is tried again.
+const CONFLICT_PAUSE: Duration = Duration::from_secs(1);
+
+/// How soon it is looked whether a key can be made now, should the watch of Secrets be late.
+const KEY_PAUSE: Duration = Duration::from_secs(5);
+
 /// Why a reconcile stopped. Each variant is one value of the metric's `result` label.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -99,9 +105,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the resource, or its Secret, was changed since it was read: the watch is about to say how.
+    fn is_conflict(&self) -> bool {
+        let (Self::Finalizer(error) | Self::WriteSecret(error)) = self else { return false };
+        matches!(&**error, kube::Error::Api(status) if status.code == 409)
+    }
+
     /// The variant as a metric's label.
     fn label(&self) -> &'static str {
         match self {
+            _ if self.is_conflict() => "overtaken",
             Self::Invalid(_) => "invalid",
             Self::Finalizer(_) => "finalizer",
             Self::CleanUp(_) => "clean_up",
@@ -141,6 +154,8 @@ pub async fn reconcile(tenant: Arc<DeserializeGuard<Tenant>>, ctx: Arc<Context>)
             ctx.failures.forget(tenant.namespace().as_deref(), &tenant.name_any());
             Ok(done.next)
         }
+        // Nothing has failed, and nobody need hear of it.
+        Err(error) if error.is_conflict() => Ok(Action::requeue(CONFLICT_PAUSE)),
         Err(error) => {
             report::trouble(&ctx, &tenant, &error).await;
             Err(error)
@@ -241,17 +256,23 @@ async fn converge(tenant: &Tenant, ctx: &Context) -> Result<Done, Error> {
         Some(_) => observe::usage(ctx, tenant, now).await?,
         None => observed.usage,
     };
-    let outcome = applied.problem.as_ref().map_or(Outcome::InForce, Outcome::Stalled);
+    let outcome = match &applied.problem {
+        Some(problem) => Outcome::Stalled(problem),
+        None if kept.pending => Outcome::KeyPending,
+        None => Outcome::InForce,
+    };
     let seen = seen.as_ref();
     let show = seen.is_some_and(|seen| match status::news(tenant, seen, now) {
         News::Urgent => true,
-        News::Later => ctx.budget.take(now),
+        News::Soon | News::Later => ctx.budget.take(now),
         News::None => false,
     });
     let status = status::after(tenant, &outcome, seen, show, now);
     let status = TenantStatus { api_key_secret: kept.secret, ..status };
     report::report(ctx, tenant, &applied, &status).await?;
-    Ok(Done { label: outcome.label(), next: Action::requeue(jittered(ctx.resync())) })
+    // The watch says when the Secret is gone.
+    let pause = if kept.pending { KEY_PAUSE } else { jittered(ctx.resync()) };
+    Ok(Done { label: outcome.label(), next: Action::requeue(pause) })
 }
 
 /// The plan, if it is known without reading any Secret: that there is nothing to write, as before.

@@ -268,6 +268,22 @@ async fn a_database_that_is_away_is_reported_and_tried_again_with_growing_pauses
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_tenant_that_was_changed_since_it_was_read_is_tried_again_without_a_word(db: PgPool) {
+    let (ctx, mut server) = context(db.clone());
+    let mut tenant = acme(&json!({ "url": URL }), None).0.clone().unwrap();
+    tenant.spec.deletion_policy = flagmeter_crds::DeletionPolicy::Delete;
+    let conflict = |_: &Value| (409, json!({ "kind": "Status", "reason": "Conflict", "code": 409 }));
+    let tenant = Arc::new(DeserializeGuard(Ok(tenant)));
+    let (outcome, (method, uri, _)) =
+        tokio::join!(reconcile(tenant, Arc::clone(&ctx)), server.next(conflict));
+    assert_eq!((method, outcome.unwrap()), (Method::PATCH, Action::requeue(CONFLICT_PAUSE)));
+    assert!(uri.contains("/tenants/acme?"), "{uri}");
+    assert_eq!(ctx.metrics.reconciles.with_label_values(&["overtaken"]).get(), 1);
+    drop(ctx);
+    server.has_no_more().await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
 async fn a_resource_that_does_not_parse_waits_for_an_edit(db: PgPool) {
     let (ctx, mut server) = context(db.clone());
     let tenant: DeserializeGuard<Tenant> = serde_json::from_value(json!({

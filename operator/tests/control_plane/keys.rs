@@ -115,6 +115,38 @@ async fn after_a_rotation_the_former_key_works_on_for_a_day(db: PgPool) {
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_tenant_that_is_deleted_and_applied_again_is_ready_with_a_key_of_its_own_alone(db: PgPool) {
+    in_namespace(async move |cluster| {
+        let operator = Running::start(&cluster, &db, "operator-0").await;
+        let spec = json!({ "monthlyQuota": 1_000 });
+        cluster.apply("acme", spec.clone()).await;
+        cluster.reported("acme", "Synced").await;
+        let mut former = key(&cluster, "the Secret is made", |_| true).await;
+        for _ in 0..3 {
+            cluster.api::<Tenant>().delete("acme", &DeleteParams::default()).await.unwrap();
+            let tenant = cluster.apply("acme", spec.clone()).await;
+            // The moment it is Ready, what is in the Secret is good.
+            let reported = eventually("it is Ready", async || {
+                let tenant = cluster.api::<Tenant>().get("acme").await.unwrap();
+                let conditions = tenant.status.iter().flat_map(|status| &status.conditions);
+                let mut ready = conditions.filter(|one| one.type_ == "Ready" && one.status == "True");
+                ready.next().is_some().then_some(tenant)
+            })
+            .await;
+            assert_eq!(reported.metadata.uid, tenant.metadata.uid);
+            let secret = cluster.api::<Secret>().get(NAME).await.unwrap();
+            assert_eq!(Some(&secret.owner_references()[0].uid), tenant.metadata.uid.as_ref());
+            let current = key(&cluster, "it holds another key", |_| true).await;
+            assert_ne!(current, former);
+            assert!(only(&current)(&api_keys::of_tenant(&db, "acme").await.unwrap()), "it alone is good");
+            former = current;
+        }
+        operator.stop().await;
+    })
+    .await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
 async fn a_secret_that_is_somebody_elses_is_left_alone_and_said_so(db: PgPool) {
     in_namespace(async move |cluster| {
         cluster.apply_secret(NAME, json!({ "password": "theirs" })).await;
