@@ -87,7 +87,7 @@ impl Operator {
         };
         match outcome {
             // What is given back must be one's own.
-            Err(Error::LeaseLost) => candidacy.leave(),
+            Err(Error::LeaseLost) => drop(candidacy),
             _ => candidacy.withdraw().await,
         }
         outcome

@@ -1,6 +1,7 @@
 //! A namespace of a test's own, on the control plane that `KUBECONFIG` names.
 
 use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use flagmeter_crds::Tenant;
@@ -149,6 +150,37 @@ impl Cluster {
 
     /// How such a client reaches the API server, with Roles in the namespaces of `others` too.
     pub(crate) async fn operator_config(&self, others: &[&Cluster]) -> Config {
+        let mut config = self.config.clone();
+        config.auth_info = from(json!({ "token": self.operator_token(others).await }));
+        // The API server learns of new rights by a watch of its own.
+        let client = Client::try_from(config.clone()).unwrap();
+        let leases: Api<Lease> = Api::namespaced(client.clone(), &self.namespace);
+        eventually("the rights hold", async || leases.get_opt("flagmeter-operator").await.ok()).await;
+        for cluster in others.iter().copied().chain([self]) {
+            let tenants: Api<Tenant> = Api::namespaced(client.clone(), &cluster.namespace);
+            eventually("the rights hold", async || tenants.list(&ListParams::default()).await.ok()).await;
+        }
+        config
+    }
+
+    /// The same as a file for a process of its own.
+    pub(crate) async fn operator_kubeconfig(&self) -> PathBuf {
+        // Waits until the rights hold.
+        self.operator_config(&[]).await;
+        let mut env = Env::process();
+        let admins: PathBuf = env.required("KUBECONFIG").unwrap();
+        let mut kubeconfig: Value =
+            serde_saphyr::from_str(&std::fs::read_to_string(admins).unwrap()).unwrap();
+        for user in kubeconfig["users"].as_array_mut().unwrap() {
+            user["user"] = json!({ "token": self.operator_token(&[]).await });
+        }
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.kubeconfig", self.namespace));
+        std::fs::write(&path, kubeconfig.to_string()).unwrap();
+        path
+    }
+
+    /// The token of the operator's account, which gets the chart's rights.
+    async fn operator_token(&self, others: &[&Cluster]) -> String {
         let watched: Vec<&str> = others.iter().map(|other| other.namespace.as_str()).collect();
         for object in rights(&self.namespace, &watched) {
             let object: DynamicObject = from(object);
@@ -167,17 +199,7 @@ impl Cluster {
         let request = TokenRequest { spec: TokenRequestSpec::default(), ..TokenRequest::default() };
         let accounts: Api<ServiceAccount> = self.api();
         let token = accounts.create_token_request(ACCOUNT, &PostParams::default(), &request).await.unwrap();
-        let mut config = self.config.clone();
-        config.auth_info = from(json!({ "token": token.status.unwrap().token }));
-        // The API server learns of new rights by a watch of its own.
-        let client = Client::try_from(config.clone()).unwrap();
-        let leases: Api<Lease> = Api::namespaced(client.clone(), &self.namespace);
-        eventually("the rights hold", async || leases.get_opt("flagmeter-operator").await.ok()).await;
-        for namespace in watched.into_iter().chain([self.namespace.as_str()]) {
-            let tenants: Api<Tenant> = Api::namespaced(client.clone(), namespace);
-            eventually("the rights hold", async || tenants.list(&ListParams::default()).await.ok()).await;
-        }
-        config
+        token.status.unwrap().token
     }
 
     /// Another namespace, which ends with the test's own.
