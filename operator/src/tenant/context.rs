@@ -81,6 +81,8 @@ pub struct Context {
     pub(super) keys: Memo<Own>,
     /// The tenants in which there was nothing to write.
     pub(super) settled: Memo<Settled>,
+    /// The generations of Tenants that do not parse, of which that was said.
+    pub(super) unparsed: Memo<Option<i64>>,
     /// Ids whose rows are all deleted: somebody else may have been waiting for one.
     pub(super) freed: broadcast::Sender<String>,
     /// The reconciles that may go on at once, in all scopes together.
@@ -116,6 +118,7 @@ impl Context {
             secrets: Arc::default(),
             keys: Memo::default(),
             settled: Memo::default(),
+            unparsed: Memo::default(),
             freed: broadcast::channel(FREED).0,
             slots: Semaphore::new(CONCURRENCY.into()),
             known: AtomicUsize::new(0),
@@ -127,6 +130,7 @@ impl Context {
         self.failures.forget(namespace, tenant);
         self.keys.forget(namespace, tenant);
         self.settled.forget(namespace, tenant);
+        self.unparsed.forget(namespace, tenant);
     }
 
     /// The Tenants of the namespace that `tenant` is in.

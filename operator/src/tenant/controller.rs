@@ -149,7 +149,12 @@ fn secrets(ctx: &Context, scope: &Scope, store: Store<Guarded>) -> Queue {
     let mut watching = Watching::new("Secrets", scope.clone(), failing);
     let requests = move |event| {
         watching.note(&event);
-        let news = event.map(|event| follower.news(event)).unwrap_or_default();
+        let news = if let Ok(event) = event {
+            follower.news(event)
+        } else {
+            follower.lose_sight();
+            Vec::new()
+        };
         let tenants = news.iter().flat_map(|secret| interested(&store, secret));
         stream::iter(tenants.map(|tenant| Ok(tenant.into())).collect::<Vec<_>>())
     };

@@ -16,15 +16,14 @@ use flagmeter_runtime::telemetry::chain;
 use flagmeter_store::postgres::deliveries::{self, Delivery, Told};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::api::{Patch, PatchParams};
 use kube::core::DeserializeGuard;
 use kube::runtime::events::{Event, EventType};
 use kube::runtime::reflector::Store;
-use kube::{Api, Resource, ResourceExt};
+use kube::{Resource, ResourceExt};
 use serde_json::json;
 use tokio::time::{Duration, MissedTickBehavior, interval};
 
-use super::{Context, status};
+use super::{Context, report, status};
 
 /// The condition's type.
 const TYPE: &str = "AlertDelivered";
@@ -58,15 +57,7 @@ async fn tell(ctx: &Context, tenant: &Arc<DeserializeGuard<Tenant>>, told: &Told
     let Ok(tenant) = &tenant.0 else { return };
     let Some(conditions) = news(tenant, told, ctx.clock.now()) else { return };
     let name = tenant.name_any();
-    let patch = Patch::Apply(json!({
-        "apiVersion": Tenant::api_version(&()),
-        "kind": Tenant::kind(&()),
-        "metadata": { "name": name },
-        "status": { "conditions": conditions },
-    }));
-    let tenants: Api<DeserializeGuard<Tenant>> =
-        Api::namespaced(ctx.client.clone(), &tenant.namespace().unwrap_or_default());
-    if let Err(error) = tenants.patch_status(&name, &PatchParams::apply(MANAGER).force(), &patch).await {
+    if let Err(error) = report::apply(ctx, tenant, MANAGER, &json!({ "conditions": conditions })).await {
         return tracing::debug!(
             tenant.name = name,
             error = chain(&error),
@@ -81,9 +72,7 @@ async fn tell(ctx: &Context, tenant: &Arc<DeserializeGuard<Tenant>>, told: &Told
             action: "Deliver".to_owned(),
             secondary: None,
         };
-        if let Err(error) = ctx.recorder.publish(&event, &tenant.object_ref(&())).await {
-            tracing::debug!(error = chain(&error), "failed to publish an event");
-        }
+        report::publish(ctx, &tenant.object_ref(&()), &event).await;
     }
 }
 

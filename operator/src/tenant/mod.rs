@@ -232,14 +232,16 @@ async fn converge(tenant: &Tenant, ctx: &Context) -> Result<Done, Error> {
     }
 
     let secrets = observe::versions(ctx, tenant);
-    let known = settled(ctx, tenant, &observed, &secrets);
+    let known = secrets.as_ref().and_then(|secrets| settled(ctx, tenant, &observed, secrets));
     if known.is_none() {
         observe::secrets(ctx, tenant, &mut observed).await?;
     }
 
     // plan: no I/O
     let plan = known.unwrap_or_else(|| plan(tenant, &observed, &ctx.sealer));
-    if plan.write.is_none() && !secrets.is_empty() {
+    if plan.write.is_none()
+        && let Some(secrets) = secrets.filter(|secrets| !secrets.is_empty())
+    {
         let (generation, found) = (tenant.metadata.generation, observed.found.clone());
         ctx.settled.put(tenant, Settled { generation, found, secrets, problem: plan.problem.clone() });
     }

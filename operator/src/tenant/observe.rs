@@ -62,10 +62,9 @@ pub(super) fn named_secrets(spec: &TenantSpec) -> impl Iterator<Item = &str> {
     named.into_iter().flatten().map(String::as_str)
 }
 
-/// The versions of the Secrets that the spec names, as the watch last saw them.
-pub(super) fn versions(ctx: &Context, tenant: &Tenant) -> Vec<Option<String>> {
-    let namespace = tenant.namespace().unwrap_or_default();
-    named_secrets(&tenant.spec).map(|name| ctx.secrets.of(&namespace, name)).collect()
+/// The versions of the Secrets that the spec names, if they are known.
+pub(super) fn versions(ctx: &Context, tenant: &Tenant) -> Option<Vec<Option<String>>> {
+    ctx.secrets.of(&tenant.namespace().unwrap_or_default(), named_secrets(&tenant.spec))
 }
 
 /// Reads the Secrets that the spec names: every one of [`named_secrets`], and no other.
