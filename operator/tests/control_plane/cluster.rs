@@ -27,15 +27,16 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// The operator's ServiceAccount in the chart.
 const ACCOUNT: &str = "flagmeter-operator";
 
-/// The objects that give the operator its rights, as the chart renders them for a release in `namespace`.
-fn rights(namespace: &str, watched: &[&str]) -> Vec<Value> {
+/// The objects that give the operator its rights, as the chart renders them for a release in `namespace` whose value
+/// `operator` says `watches`.
+fn rights(namespace: &str, watches: &Value) -> Vec<Value> {
     let mut env = Env::process();
     let helm: Option<String> = env.with_default("FLAGMETER_HELM", "helm");
     let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/flagmeter");
     let rendered = std::process::Command::new(helm.unwrap())
         .args(["template", "flagmeter", chart, "--namespace", namespace])
         .args(["--values", &format!("{chart}/tests/required.yaml")])
-        .args(["--set-json", &format!("operator.watchNamespaces={}", json!(watched))])
+        .args(["--set-json", &format!("operator={watches}")])
         .args([
             "--show-only",
             "templates/operator-rbac.yaml",
@@ -90,9 +91,11 @@ where
         // One that has ended already, or was never there, is as good.
         let _ = namespaces.delete(&namespace, &DeleteParams::default()).await;
     }
-    let (params, name) = (DeleteParams::default(), format!("{}-{ACCOUNT}-finish", cluster.namespace));
-    let _ = Api::<ClusterRole>::all(cluster.client.clone()).delete(&name, &params).await;
-    let _ = Api::<ClusterRoleBinding>::all(cluster.client.clone()).delete(&name, &params).await;
+    for suffix in ["", "-finish"] {
+        let (params, name) = (DeleteParams::default(), format!("{}-{ACCOUNT}{suffix}", cluster.namespace));
+        let _ = Api::<ClusterRole>::all(cluster.client.clone()).delete(&name, &params).await;
+        let _ = Api::<ClusterRoleBinding>::all(cluster.client.clone()).delete(&name, &params).await;
+    }
     if let Err(panic) = outcome {
         std::panic::resume_unwind(panic);
     }
@@ -150,8 +153,18 @@ impl Cluster {
 
     /// How such a client reaches the API server, with Roles in the namespaces of `others` too.
     pub(crate) async fn operator_config(&self, others: &[&Cluster]) -> Config {
+        let watched: Vec<&str> = others.iter().map(|other| other.namespace.as_str()).collect();
+        self.config_for(json!({ "watchNamespaces": watched }), others).await
+    }
+
+    /// The same with the `ClusterRole` that follows all namespaces, `other` among them.
+    pub(crate) async fn cluster_wide_config(&self, other: &Cluster) -> Config {
+        self.config_for(json!({ "clusterWide": true }), &[other]).await
+    }
+
+    async fn config_for(&self, watches: Value, others: &[&Cluster]) -> Config {
         let mut config = self.config.clone();
-        config.auth_info = from(json!({ "token": self.operator_token(others).await }));
+        config.auth_info = from(json!({ "token": self.operator_token(&watches).await }));
         // The API server learns of new rights by a watch of its own.
         let client = Client::try_from(config.clone()).unwrap();
         let leases: Api<Lease> = Api::namespaced(client.clone(), &self.namespace);
@@ -172,7 +185,7 @@ impl Cluster {
         let mut kubeconfig: Value =
             serde_saphyr::from_str(&std::fs::read_to_string(admins).unwrap()).unwrap();
         for user in kubeconfig["users"].as_array_mut().unwrap() {
-            user["user"] = json!({ "token": self.operator_token(&[]).await });
+            user["user"] = json!({ "token": self.operator_token(&json!({})).await });
         }
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.kubeconfig", self.namespace));
         std::fs::write(&path, kubeconfig.to_string()).unwrap();
@@ -180,9 +193,8 @@ impl Cluster {
     }
 
     /// The token of the operator's account, which gets the chart's rights.
-    async fn operator_token(&self, others: &[&Cluster]) -> String {
-        let watched: Vec<&str> = others.iter().map(|other| other.namespace.as_str()).collect();
-        for object in rights(&self.namespace, &watched) {
+    async fn operator_token(&self, watches: &Value) -> String {
+        for object in rights(&self.namespace, watches) {
             let object: DynamicObject = from(object);
             let types = object.types.clone().unwrap();
             let (group, version) = types.api_version.split_once('/').unwrap_or(("", "v1"));

@@ -1,18 +1,20 @@
 //! How a tenant is suspended, uses up its quota, ends, and comes back.
 
 use flagmeter_crds::Tenant;
-use flagmeter_operator::tenant::{FINALIZER, SKIP_CLEANUP};
+use flagmeter_operator::metrics::Metrics;
+use flagmeter_operator::tenant::{FINALIZER, SKIP_CLEANUP, Scope};
 use flagmeter_store::PgPool;
 use flagmeter_store::postgres::{self, tenants};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
+use prometheus::Registry;
 use serde_json::{Value, json};
 use sqlx::ConnectOptions as _;
 
-use crate::cluster::{Cluster, eventually, in_namespace};
+use crate::cluster::{Cluster, alone_in_namespace, eventually, in_namespace};
 use crate::proxy::Proxy;
-use crate::running::{Running, sealer};
+use crate::running::{Running, context, sealer};
 
 /// The tenant's condition, once it has `status` and `reason`.
 async fn condition(cluster: &Cluster, type_: &str, status: &str, reason: &str) -> Condition {
@@ -280,6 +282,39 @@ async fn an_id_that_becomes_free_goes_to_whoever_waits_for_it_in_another_namespa
         other.reported("acme", "Synced").await;
         let found = tenants::find(&db, &sealer(), "acme").await.unwrap().unwrap();
         assert_eq!((found.row.owner.namespace, found.row.monthly_quota), (other.namespace.clone(), 5));
+        operator.stop().await;
+    })
+    .await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn an_operator_of_all_namespaces_follows_each_and_knows_whose_an_id_is(db: PgPool) {
+    // It sees the Tenants of whoever tests beside it.
+    alone_in_namespace(async move |cluster| {
+        let other = cluster.beside().await;
+        let access = cluster.cluster_wide_config(&other).await;
+        let metrics = Metrics::register(&Registry::new()).unwrap();
+        let mut context = context(access, &[&cluster], &db, "operator-0", &metrics);
+        context.settings.scopes = vec![Scope::Cluster];
+        let operator = Running::of(context, None);
+        let slack = json!({ "secretRef": { "name": "hook" } });
+        other.apply("globex", json!({ "monthlyQuota": 5, "alerts": { "slack": slack } })).await;
+        other.reported("globex", "SecretNotFound").await;
+        other.apply_secret("hook", json!({ "url": "https://hooks.slack.com/services/T0/B0/x" })).await;
+        other.reported("globex", "Synced").await;
+        cluster.apply("acme", json!({ "monthlyQuota": 1_000 })).await;
+        cluster.reported("acme", "Synced").await;
+        other.apply("acme", json!({ "monthlyQuota": 5 })).await;
+        other.reported("acme", "TenantIdTaken").await;
+
+        delete(&cluster).await;
+        eventually("the row is detached", async || {
+            let found = tenants::find(&db, &sealer(), "acme").await.unwrap()?;
+            found.row.detached_at.map(drop)
+        })
+        .await;
+        let found = tenants::find(&db, &sealer(), "globex").await.unwrap().unwrap();
+        assert_eq!((found.row.owner.namespace, found.row.detached_at), (other.namespace.clone(), None));
         operator.stop().await;
     })
     .await;
