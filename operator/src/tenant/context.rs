@@ -7,6 +7,7 @@ use std::time::Duration;
 use flagmeter_crds::Tenant;
 use flagmeter_runtime::clock::Clock;
 use flagmeter_store::PgPool;
+use flagmeter_store::api_key::KeyHash;
 use flagmeter_store::sealed::Sealer;
 use jiff::SignedDuration;
 use kube::core::DeserializeGuard;
@@ -79,6 +80,8 @@ pub struct Context {
     pub(super) secrets: Arc<Versions>,
     /// The tenants' keys, as they were last seen in their Secrets.
     pub(super) keys: Memo<Own>,
+    /// The keys of the tenants whose rows were right when they were last looked at.
+    pub(super) kept_keys: Memo<KeyHash>,
     /// The tenants in which there was nothing to write.
     pub(super) settled: Memo<Settled>,
     /// The generations of Tenants that do not parse, of which that was said.
@@ -117,6 +120,7 @@ impl Context {
             cleanups: Cleanups::default(),
             secrets: Arc::default(),
             keys: Memo::default(),
+            kept_keys: Memo::default(),
             settled: Memo::default(),
             unparsed: Memo::default(),
             freed: broadcast::channel(FREED).0,
@@ -129,6 +133,7 @@ impl Context {
     pub(super) fn forget(&self, namespace: Option<&str>, tenant: &str) {
         self.failures.forget(namespace, tenant);
         self.keys.forget(namespace, tenant);
+        self.kept_keys.forget(namespace, tenant);
         self.settled.forget(namespace, tenant);
         self.unparsed.forget(namespace, tenant);
     }

@@ -33,6 +33,8 @@ pub(super) struct Kept {
     pub(super) pending: bool,
     /// Why the key was made, if it was.
     pub(super) made: Option<Why>,
+    /// Whether somebody else had changed the rows, and they were put back.
+    pub(super) repaired: bool,
     /// What only a person can put right.
     pub(super) problem: Option<Problem>,
 }
@@ -58,13 +60,16 @@ pub(super) async fn keep(ctx: &Context, tenant: &Tenant, now: Timestamp) -> Resu
     let held = if is_new { Held::Nothing } else { secret::look(ctx, tenant).await? };
     let wanted = tenant.annotations().get(ROTATE).map(String::as_str);
     let plan = plan::plan(&held, wanted, &rows, now, ctx.settings.key_overlap);
-    let made = apply::apply(ctx, tenant, &held, &rows, plan).await?;
+    let done = apply::apply(ctx, tenant, &held, &rows, plan, now).await?;
     Ok(match held {
         Held::Anothers => {
             let problem = Problem::KeySecretTaken { name: secret_name(&id) };
             Kept { problem: Some(problem), ..Kept::default() }
         }
         Held::Going => Kept { pending: true, ..Kept::default() },
-        Held::Nothing | Held::Own(_) => Kept { secret: Some(secret_name(&id)), made, ..Kept::default() },
+        Held::Nothing | Held::Own(_) => {
+            let apply::Done { made, repaired } = done;
+            Kept { secret: Some(secret_name(&id)), made, repaired, ..Kept::default() }
+        }
     })
 }

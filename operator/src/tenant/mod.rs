@@ -251,6 +251,10 @@ async fn converge(tenant: &Tenant, ctx: &Context) -> Result<Done, Error> {
     let kept = if applied.has_row(&observed) { key::keep(ctx, tenant, now).await? } else { Kept::default() };
     applied.problem = applied.problem.or(kept.problem);
     applied.made_key = kept.made;
+    applied.repaired_keys = kept.repaired;
+    if kept.repaired {
+        ctx.metrics.drift_repairs.inc();
+    }
 
     // report
     let seen = match applied.written {

@@ -161,7 +161,14 @@ fn events(tenant: &Tenant, applied: &Applied) -> Vec<Event> {
         )),
     });
     let key = key.map(|(reason, note)| event(EventType::Normal, reason, note.to_owned()));
-    written.into_iter().chain(key).chain(problem).collect()
+    let keys = applied.repaired_keys.then(|| {
+        event(
+            EventType::Warning,
+            "DriftRepaired",
+            "somebody else had changed what PostgreSQL has of the tenant's keys; it was put back".to_owned(),
+        )
+    });
+    written.into_iter().chain(keys).chain(key).chain(problem).collect()
 }
 
 fn event(type_: EventType, reason: &str, note: String) -> Event {

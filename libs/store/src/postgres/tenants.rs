@@ -142,7 +142,7 @@ pub async fn find(pool: &PgPool, sealer: &Sealer, id: &str) -> Result<Option<Fou
                   webhook.enabled AS "webhook_enabled?",
                   (SELECT after
                    FROM tenant_changes
-                   WHERE tenant = tenants.id
+                   WHERE tenant = tenants.id AND kind <> 'keys_repaired'
                    ORDER BY id DESC
                    LIMIT 1) AS recorded
            FROM tenants
@@ -291,7 +291,11 @@ pub async fn detach(pool: &PgPool, id: &str, owner_uid: &str) -> Result<bool, St
          )
          INSERT INTO tenant_changes (tenant, actor, kind, before)
          SELECT detached.id, $3, 'detached',
-                (SELECT after FROM tenant_changes WHERE tenant = detached.id ORDER BY id DESC LIMIT 1)
+                (SELECT after
+                 FROM tenant_changes
+                 WHERE tenant = detached.id AND kind <> 'keys_repaired'
+                 ORDER BY id DESC
+                 LIMIT 1)
          FROM detached",
         id,
         owner_uid,
