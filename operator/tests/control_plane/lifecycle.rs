@@ -6,7 +6,7 @@ use flagmeter_operator::tenant::{FINALIZER, SKIP_CLEANUP, Scope};
 use flagmeter_store::PgPool;
 use flagmeter_store::postgres::{self, tenants};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use prometheus::Registry;
 use serde_json::{Value, json};
@@ -289,8 +289,15 @@ async fn an_id_that_becomes_free_goes_to_whoever_waits_for_it_in_another_namespa
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
 async fn an_operator_of_all_namespaces_follows_each_and_knows_whose_an_id_is(db: PgPool) {
-    // It sees the Tenants of whoever tests beside it.
+    // It sees the Tenants of all other tests, so no other is to run, and what those that have ended left is to be gone.
     alone_in_namespace(async move |cluster| {
+        let all: Api<Tenant> = Api::all(cluster.client.clone());
+        eventually("no other test's Tenants are left", async || {
+            let left = all.list(&ListParams::default()).await.unwrap();
+            // Those wait for an operator, which this one is.
+            left.iter().all(|tenant| !tenant.finalizers().is_empty()).then_some(())
+        })
+        .await;
         let other = cluster.beside().await;
         let access = cluster.cluster_wide_config(&other).await;
         let metrics = Metrics::register(&Registry::new()).unwrap();
@@ -298,22 +305,22 @@ async fn an_operator_of_all_namespaces_follows_each_and_knows_whose_an_id_is(db:
         context.settings.scopes = vec![Scope::Cluster];
         let operator = Running::of(context, None);
         let slack = json!({ "secretRef": { "name": "hook" } });
-        other.apply("globex", json!({ "monthlyQuota": 5, "alerts": { "slack": slack } })).await;
-        other.reported("globex", "SecretNotFound").await;
+        other.apply("elsewhere", json!({ "monthlyQuota": 5, "alerts": { "slack": slack } })).await;
+        other.reported("elsewhere", "SecretNotFound").await;
         other.apply_secret("hook", json!({ "url": "https://hooks.slack.com/services/T0/B0/x" })).await;
-        other.reported("globex", "Synced").await;
-        cluster.apply("acme", json!({ "monthlyQuota": 1_000 })).await;
-        cluster.reported("acme", "Synced").await;
-        other.apply("acme", json!({ "monthlyQuota": 5 })).await;
-        other.reported("acme", "TenantIdTaken").await;
+        other.reported("elsewhere", "Synced").await;
+        cluster.apply("everywhere", json!({ "monthlyQuota": 1_000 })).await;
+        cluster.reported("everywhere", "Synced").await;
+        other.apply("everywhere", json!({ "monthlyQuota": 5 })).await;
+        other.reported("everywhere", "TenantIdTaken").await;
 
-        delete(&cluster).await;
+        cluster.api::<Tenant>().delete("everywhere", &DeleteParams::default()).await.unwrap();
         eventually("the row is detached", async || {
-            let found = tenants::find(&db, &sealer(), "acme").await.unwrap()?;
+            let found = tenants::find(&db, &sealer(), "everywhere").await.unwrap()?;
             found.row.detached_at.map(drop)
         })
         .await;
-        let found = tenants::find(&db, &sealer(), "globex").await.unwrap().unwrap();
+        let found = tenants::find(&db, &sealer(), "elsewhere").await.unwrap().unwrap();
         assert_eq!((found.row.owner.namespace, found.row.detached_at), (other.namespace.clone(), None));
         operator.stop().await;
     })
