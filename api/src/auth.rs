@@ -1,8 +1,8 @@
 //! Who may ask for what: tenants' keys, and the admin token.
 //!
 //! A request costs one SHA-256 of what it shows and one look-up in a snapshot that nobody locks; neither PostgreSQL nor
-//! Valkey is asked. Keys and token are never compared themselves, only their hashes ([`KeyHash`]), so the time that an
-//! answer takes says nothing of them.
+//! Valkey is asked. Keys and token are never compared themselves, only their hashes ([`KeyHash`]) and those in constant
+//! time, so the time that an answer takes says nothing of them.
 
 mod credentials;
 mod keys;

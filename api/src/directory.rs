@@ -13,6 +13,7 @@ use flagmeter_store::queue::EventQueue;
 use flagmeter_store::{PgPool, StoreError};
 use foldhash::HashMap;
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use crate::auth::Keys;
 use crate::metrics::Metrics;
@@ -76,12 +77,18 @@ impl Directory {
 
     /// Keeps itself true for as long as it is polled. Calls `known` after each reading.
     pub async fn follow(&self, source: &Source<'_>, known: impl Fn()) {
-        tokio::join!(self.read_on(source, &known), self.remember(source, &known));
+        // A key that has ended must not go on because Valkey does not answer: what is read is kept beside the reading.
+        let (read, to_keep) = watch::channel(None);
+        tokio::join!(
+            self.read_on(source, &read, &known),
+            keep_on(source, to_keep),
+            self.remember(source, &known)
+        );
     }
 
-    async fn read_on(&self, source: &Source<'_>, known: &impl Fn()) {
+    async fn read_on(&self, source: &Source<'_>, read: &watch::Sender<Option<Kept>>, known: &impl Fn()) {
         loop {
-            let Err(error) = self.follow_once(source, known).await;
+            let Err(error) = self.follow_once(source, read, known).await;
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "going on with the tenants known so far"
@@ -91,13 +98,18 @@ impl Directory {
         }
     }
 
-    async fn follow_once(&self, source: &Source<'_>, known: &impl Fn()) -> Result<Infallible, StoreError> {
+    async fn follow_once(
+        &self,
+        source: &Source<'_>,
+        read: &watch::Sender<Option<Kept>>,
+        known: &impl Fn(),
+    ) -> Result<Infallible, StoreError> {
         let mut changes = Changes::listen(source.pool).await?;
         loop {
             let as_of = source.clock.now();
             let tenants = directory::load(source.pool).await?;
             let keys = api_keys::load(source.pool).await?;
-            self.keep(source, &Kept::of(&tenants, &keys, as_of)).await;
+            read.send_replace(Some(Kept::of(&tenants, &keys, as_of)));
             self.know(source, tenants, keys, as_of);
             known();
             if let Ok(heard) = tokio::time::timeout(READ_ANYWAY, changes.next()).await {
@@ -118,16 +130,6 @@ impl Directory {
         self.0.store(Some(Arc::new(by_name)));
     }
 
-    async fn keep(&self, source: &Source<'_>, kept: &Kept) {
-        let text = serde_json::to_vec(kept).unwrap_or_default();
-        if let Err(error) = source.queue.keep_tenants(&text).await {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "the tenants are not kept for other apis"
-            );
-        }
-    }
-
     /// Until PostgreSQL has answered for the first time: takes what an api kept, however old. The log and the
     /// metrics say how old that is.
     async fn remember(&self, source: &Source<'_>, known: &impl Fn()) {
@@ -142,6 +144,20 @@ impl Directory {
                 self.know(source, tenants, keys, as_of);
                 known();
             }
+        }
+    }
+}
+
+/// Keeps what was read last, for other apis, whenever it was read anew.
+async fn keep_on(source: &Source<'_>, mut read: watch::Receiver<Option<Kept>>) {
+    while read.changed().await.is_ok() {
+        let text = read.borrow_and_update().as_ref().map(serde_json::to_vec);
+        let Some(Ok(text)) = text else { continue };
+        if let Err(error) = source.queue.keep_tenants(&text).await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the tenants are not kept for other apis"
+            );
         }
     }
 }

@@ -116,9 +116,20 @@ async fn recording(newest: usize) -> anyhow::Result<Recording> {
         bail!("nothing is recorded: is worker.autoscaling.enabled set, and does an operator lead?");
     };
     let limits = serde_json::from_str(&policy).context("the policy was kept by another version")?;
-    let records = kept.records.iter().rev().map(|text| serde_json::from_str(text));
-    let records = records.collect::<Result<_, _>>().context("the records were kept by another version")?;
+    let (records, left_out) = readable(&kept.records);
+    if left_out > 0 {
+        eprintln!("{left_out} records are left out, which another version kept");
+    }
+    ensure!(!records.is_empty(), "all records were kept by another version; wait for a new one");
     Ok(Recording { limits, records })
+}
+
+/// The records, the oldest first, and how many cannot be read: after an upgrade the ring still has the former version's.
+fn readable(newest_first: &[String]) -> (Vec<Record>, usize) {
+    let records: Vec<Record> =
+        newest_first.iter().rev().filter_map(|text| serde_json::from_str(text).ok()).collect();
+    let left_out = newest_first.len() - records.len();
+    (records, left_out)
 }
 
 fn explained(recording: &Recording) -> String {
@@ -328,6 +339,17 @@ TIME            λ/s       μ/s   BACKLOG  WAIT s  NEED FOR λ  + BACKLOG  BOUND
 ";
         assert!(text.starts_with(expected), "{text}");
         assert_eq!(text.lines().count(), 19);
+    }
+
+    #[test]
+    fn records_of_another_version_are_left_out_and_counted() {
+        let records = recording().records;
+        let mut kept: Vec<String> =
+            records.iter().rev().map(|record| serde_json::to_string(record).unwrap()).collect();
+        kept.extend([r#"{"version":"another"}"#.to_owned(), "x".to_owned()]);
+        let (read, left_out) = readable(&kept);
+        assert_eq!((read.len(), left_out), (records.len(), 2));
+        assert_eq!(read[0].sample.at, records[0].sample.at, "the oldest first");
     }
 
     #[test]

@@ -128,7 +128,9 @@ async fn confirm_sweep(pool: &PgPool, namespace: &str, gone: i64) -> anyhow::Res
     if refused.gone != gone {
         bail!("nothing was confirmed: {} tenants seem to be gone, not {gone}; look again", refused.gone);
     }
-    sweeps::confirm(pool, namespace, ACTOR).await?;
+    if !sweeps::confirm(pool, namespace, gone, ACTOR).await? {
+        bail!("nothing was confirmed: how many tenants seem to be gone has just changed; look again");
+    }
     println!(
         "the operator detaches {gone} tenants of {} within 15 seconds; their usage is kept",
         refused.known

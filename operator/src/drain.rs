@@ -109,7 +109,7 @@ async fn empty(context: &Arc<Context>, patience: Duration) -> Result<(), Error> 
         for tenant in held {
             let name = tenant.name_any();
             let done = if tenant.meta().deletion_timestamp.is_some() {
-                reconcile(tenant, Arc::clone(context)).await.map(drop)
+                Box::pin(reconcile(tenant, Arc::clone(context))).await.map(drop)
             } else {
                 let_go(context, &tenant).await
             };

@@ -12,7 +12,7 @@ use kube::{Api, Client};
 use kube_lease_manager::{LeaseManager, LeaseManagerBuilder, LeaseManagerError};
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::Error;
 use crate::tenant::Settings;
@@ -39,7 +39,8 @@ const WITHDRAWAL: Duration = Duration::from_secs(6);
 /// This process's part in the election.
 pub struct Candidacy {
     leading: watch::Receiver<bool>,
-    election: JoinHandle<Result<LeaseManager, LeaseManagerError>>,
+    /// Ends with the candidacy: left to itself it would still give the lease back, which is for [`Self::withdraw`] to do.
+    election: AbortOnDropHandle<Result<LeaseManager, LeaseManagerError>>,
     leases: Api<Lease>,
     identity: String,
     clock: Clock,
@@ -63,6 +64,7 @@ impl Candidacy {
             .await?;
         let (leading, election) = manager.watch().await;
         let leases = Api::namespaced(client, namespace);
+        let election = AbortOnDropHandle::new(election);
         Ok(Self { leading, election, leases, identity: identity.clone(), clock })
     }
 
@@ -87,11 +89,6 @@ impl Candidacy {
             _ = self.leading.wait_for(|leading| !*leading) => {}
             () = expiry => {}
         }
-    }
-
-    /// Leaves the election without a word to the API server: the lease is, or may be, another's.
-    pub fn leave(self) {
-        self.election.abort();
     }
 
     /// Gives the lease back, so that another process need not wait for its end. If the API server does

@@ -15,6 +15,7 @@ pub mod scaler;
 pub mod tenant;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use flagmeter_runtime::admin::Readiness;
 use kube_lease_manager::LeaseManagerError;
@@ -32,6 +33,10 @@ const CACHE: &str = "cache";
 
 /// What the operator must have done before it is ready.
 pub const CONDITIONS: [&str; 2] = [ELECTION, CACHE];
+
+/// How long what is under way when the operator is asked to end may take to end by itself: as long as a slice of a
+/// deletion, and short enough that the lease is given back before the pod is killed.
+const LAST: Duration = Duration::from_secs(8);
 
 /// Why the operator ended without being asked to.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +87,7 @@ impl Operator {
         };
         match outcome {
             // What is given back must be one's own.
-            Err(Error::LeaseLost) => candidacy.leave(),
+            Err(Error::LeaseLost) => drop(candidacy),
             _ => candidacy.withdraw().await,
         }
         outcome
@@ -115,9 +120,14 @@ async fn lead(
             None => std::future::pending().await,
         }
     };
+    let overdue = async {
+        stop.cancelled().await;
+        tokio::time::sleep(LAST).await;
+    };
     let outcome = tokio::select! {
         () = work => if stop.is_cancelled() { Ok(()) } else { Err(Error::Ended) },
         // What is under way is dropped: a statement is done or not, and the next leader looks anew.
+        () = overdue => Ok(()),
         () = scaling => Err(Error::Ended),
         () = candidacy.lost() => Err(Error::LeaseLost),
     };

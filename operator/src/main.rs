@@ -20,6 +20,9 @@ use flagmeter_store::queue::EventQueue;
 /// Four reconciles at once, and the sweep and the usage beside them.
 const CONNECTIONS: u32 = 6;
 
+/// A statement takes milliseconds, the longest step of a deletion a few seconds.
+const POSTGRES_PATIENCE: Duration = Duration::from_secs(30);
+
 /// How long Tenants that are being deleted may take before an uninstall does not wait for them any longer.
 const DRAIN_LIMIT: Duration = Duration::from_mins(2);
 
@@ -64,6 +67,7 @@ async fn main() -> anyhow::Result<()> {
             resync: config.resync,
             key_overlap: config.key_overlap,
             allow_http: config.allow_private_webhooks,
+            patience: POSTGRES_PATIENCE,
         },
     );
     if draining {

@@ -8,8 +8,9 @@ use prometheus::{
 };
 
 /// Every way in which a reconcile can end.
-const RESULTS: [&str; 15] = [
+const RESULTS: [&str; 16] = [
     "in_force",
+    "key_pending",
     "stalled",
     "deleting",
     "gone",
@@ -29,7 +30,7 @@ const RESULTS: [&str; 15] = [
 /// The operator's metrics, in a registry of its own.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    /// Reconciles by how they ended: `in_force`, `stalled`, `deleting`, `gone`, or the step that failed.
+    /// Reconciles by how they ended: `in_force`, `key_pending`, `stalled`, `deleting`, `gone`, or the step that failed.
     pub reconciles: IntCounterVec,
     /// How long a reconcile took.
     pub reconcile_seconds: Histogram,
@@ -60,7 +61,7 @@ impl Metrics {
             reconciles: IntCounterVec::new(
                 Opts::new(
                     "flagmeter_operator_reconciles_total",
-                    "Reconciles by how they ended: in_force, stalled, deleting, gone, or the step that failed",
+                    "Reconciles by how they ended: in_force, key_pending, stalled, deleting, gone, or the step that failed",
                 ),
                 &["result"],
             )?,

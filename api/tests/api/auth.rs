@@ -3,6 +3,7 @@ use std::time::{Duration, Instant};
 
 use flagmeter_store::api_key::ApiKey;
 use flagmeter_store::postgres::api_keys::{self, TenantKey};
+use flagmeter_store::queue::EventQueue;
 use flagmeter_store::{PgPool, testing};
 use serde_json::{Value, json};
 
@@ -194,6 +195,21 @@ async fn a_key_ends_within_a_second_of_its_row_and_of_its_tenants_detachment(poo
         until("the key is refused", async || (answer().await.status == 401).then_some(())).await;
         assert!(ended.elapsed() < Duration::from_secs(1), "{path}: {:?}", ended.elapsed());
     }
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_key_ends_as_soon_while_valkey_does_not_answer(pool: PgPool) {
+    let [acme] = tenants(&pool, ["acme"]).await;
+    // Whoever connects is never answered.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let queue = EventQueue::new(&format!("redis://{}", silent.local_addr().unwrap())).unwrap();
+    let server = Server::with_token(TOKEN, pool.clone(), queue).await;
+    let answer = async || server.get_with("/usage/acme", &[with(&acme).borrowed()]).await;
+    until("the key is known", async || (answer().await.status == 200).then_some(())).await;
+    give(&pool, "acme", &[]).await;
+    let ended = Instant::now();
+    until("the key is refused", async || (answer().await.status == 401).then_some(())).await;
+    assert!(ended.elapsed() < Duration::from_secs(1), "{:?}", ended.elapsed());
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]

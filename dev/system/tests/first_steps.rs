@@ -84,6 +84,24 @@ fn a_quota_that_is_applied_changes_the_percent() {
 }
 
 #[test]
+fn kubectl_waits_for_a_quota_to_be_used_up_and_for_there_to_be_some_again() {
+    let system = System::running();
+    let tenant = unique("wait");
+    system.apply_tenant(&tenant, 10);
+    let wait = |condition: &str| {
+        let (resource, condition) =
+            (format!("tenants.flagmeter.dev/{tenant}"), format!("--for=condition={condition}"));
+        let _ = system.kubectl(&["wait", &condition, &resource, "--timeout=60s"]);
+    };
+    wait("QuotaAvailable");
+    let event = json!({ "tenant": tenant, "feature": "gpt-4", "tokens": 10 });
+    assert_eq!(system.client().post(&event).unwrap().status, 202);
+    wait("QuotaAvailable=false");
+    system.apply_tenant(&tenant, 20);
+    wait("QuotaAvailable");
+}
+
+#[test]
 fn an_event_for_a_tenant_that_is_not_there_is_refused_until_it_is() {
     let system = System::running();
     let tenant = unique("later");
@@ -147,9 +165,19 @@ fn the_key_in_a_tenants_secret_opens_what_is_its_own_and_ends_with_the_secret() 
     let stranger = system.client_with("fm_x").post(&event).unwrap();
     assert_eq!((stranger.status, &stranger.json()["code"]), (401, &json!("invalid_key")));
 
+    // A new key, without a gap.
+    let resource = format!("tenant.flagmeter.dev/{tenant}");
+    let _ = system.kubectl(&["annotate", &resource, "--overwrite", "flagmeter.dev/rotate-key=once"]);
+    let rotated = until("the key is rotated", || read().filter(|rotated| *rotated != key));
+    let current = system.client_with(&rotated);
+    until("the new key is good", || (current.post(&event).unwrap().status == 202).then_some(()));
+    assert_eq!(client.post(&event).unwrap().status, 202, "the former one goes on for a day");
+
     let _ = system.kubectl(&["delete", "secret", &secret]);
-    until("the key has ended", || (client.post(&event).unwrap().status == 401).then_some(()));
-    let again = until("another key is made", || read().filter(|again| *again != key));
+    for client in [&client, &current] {
+        until("the key has ended", || (client.post(&event).unwrap().status == 401).then_some(()));
+    }
+    let again = until("another key is made", || read().filter(|again| *again != key && *again != rotated));
     let client = system.client_with(&again);
     until("the new key is good", || (client.post(&event).unwrap().status == 202).then_some(()));
 }

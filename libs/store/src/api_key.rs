@@ -1,8 +1,11 @@
 //! API keys, and the hashes that stand for them wherever they are kept.
 
+use std::sync::LazyLock;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, digest};
+use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 
 /// What every key starts with, so that a search for lost secrets finds it.
@@ -68,10 +71,21 @@ impl std::fmt::Debug for ApiKey {
     }
 }
 
-/// The SHA-256 of a key or a token. Only hashes are ever compared or looked up: how long that takes depends on bits
-/// of a hash, which whoever tries keys cannot choose, and says nothing of the text behind it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// The SHA-256 of a key or a token. Only hashes are ever compared or looked up, and whether two are equal takes as long
+/// to say wherever they differ: a time says nothing of how much of a hash was right.
+#[derive(Clone, Copy, Eq, PartialOrd, Ord, Hash)]
+#[expect(clippy::derived_hash_with_manual_eq, reason = "what is equal in constant time is equal")]
 pub struct KeyHash([u8; 32]);
+
+/// What hashes are compared by. It is no secret: `verify` takes the same time whatever it compares.
+static COMPARISON: LazyLock<hmac::Key> = LazyLock::new(|| hmac::Key::new(hmac::HMAC_SHA256, &[]));
+
+impl PartialEq for KeyHash {
+    fn eq(&self, other: &Self) -> bool {
+        let own = hmac::sign(&COMPARISON, &self.0);
+        hmac::verify(&COMPARISON, &other.0, own.as_ref()).is_ok()
+    }
+}
 
 impl KeyHash {
     /// The hash of `text`.
@@ -140,6 +154,17 @@ mod tests {
             assert_eq!(text.parse::<ApiKey>(), Err(NotAnApiKey), "{text:?}");
         }
         assert_eq!("fm_".repeat(20).parse::<ApiKey>(), Err(NotAnApiKey));
+    }
+
+    #[test]
+    fn hashes_are_equal_if_every_bit_is() {
+        let hash = KeyHash::of("abc");
+        assert_eq!(hash, KeyHash::of("abc"));
+        for bit in 0..256 {
+            let mut other = *hash.as_bytes();
+            other[bit / 8] ^= 1 << (bit % 8);
+            assert_ne!(hash, KeyHash(other), "bit {bit}");
+        }
     }
 
     #[test]

@@ -14,6 +14,9 @@ pub enum StoreError {
         /// PostgreSQL's or the driver's word.
         source: sqlx::Error,
     },
+    /// PostgreSQL did not answer in the time that its caller had.
+    #[error("PostgreSQL did not answer")]
+    Silent,
     /// The migrations could not be applied, or those in the database are not this build's.
     #[error("failed to migrate the database")]
     Migrate(#[source] sqlx::migrate::MigrateError),
@@ -56,18 +59,25 @@ impl StoreError {
         refusals.iter().any(|(_, refusal)| refusal.code() == "OOM")
     }
 
+    /// Whether PostgreSQL said nothing at all: it did not even refuse.
+    #[must_use]
+    pub fn is_silence(&self) -> bool {
+        matches!(self, Self::Silent | Self::Postgres { source: sqlx::Error::PoolTimedOut, .. })
+    }
+
     /// Whether PostgreSQL did not answer, or not yet: a connection that failed, or SQLSTATE class 57P
     /// (starting up, shutting down).
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
-        let (Self::Postgres { source, .. } | Self::Migrate(sqlx::migrate::MigrateError::Execute(source))) =
-            self
-        else {
-            return false;
-        };
-        match source {
-            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Tls(_) => true,
-            sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P")),
+        match self {
+            Self::Silent => true,
+            Self::Postgres { source, .. } | Self::Migrate(sqlx::migrate::MigrateError::Execute(source)) => {
+                match source {
+                    sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Tls(_) => true,
+                    sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P")),
+                    _ => false,
+                }
+            }
             _ => false,
         }
     }

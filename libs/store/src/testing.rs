@@ -1,5 +1,6 @@
 //! Builders for tests: of events, of entries, of a tenant's row, and of a queue of a test's own.
 
+use deadpool_redis::redis;
 use flagmeter_core::event::{EventId, UsageEvent};
 use flagmeter_core::packed::Batch;
 use jiff::Timestamp;
@@ -122,8 +123,30 @@ pub fn queue() -> Result<EventQueue, StoreError> {
 /// # Panics
 ///
 /// If `VALKEY_URL` is not set.
-#[expect(clippy::expect_used, clippy::disallowed_methods, reason = "tests are told where their servers are")]
 pub fn queue_named(stream: &str) -> Result<EventQueue, StoreError> {
-    let url = std::env::var("VALKEY_URL").expect("VALKEY_URL is set by `cargo xtask test`");
-    EventQueue::of_stream(&url, stream.to_owned())
+    EventQueue::of_stream(&url(), stream.to_owned())
+}
+
+/// Everything of the queue that `stream` names is lost, as by a Valkey that starts from an older disk.
+///
+/// # Errors
+///
+/// [`StoreError::Queue`] if Valkey refuses.
+///
+/// # Panics
+///
+/// If `VALKEY_URL` is not set.
+pub async fn lose_queue(stream: &str) -> Result<(), StoreError> {
+    let lost = async {
+        let mut connection = redis::Client::open(url())?.get_multiplexed_async_connection().await?;
+        let keys: Vec<String> =
+            redis::cmd("KEYS").arg(format!("{stream}*")).query_async(&mut connection).await?;
+        redis::cmd("DEL").arg(keys).query_async(&mut connection).await
+    };
+    lost.await.map_err(StoreError::queue("lose a queue"))
+}
+
+#[expect(clippy::expect_used, clippy::disallowed_methods, reason = "tests are told where their servers are")]
+fn url() -> String {
+    std::env::var("VALKEY_URL").expect("VALKEY_URL is set by `cargo xtask test`")
 }

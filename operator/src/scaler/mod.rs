@@ -137,10 +137,13 @@ impl Scaler {
 
         // act
         let written = self.act(&deployment, &decision, memory.history.kept(now)).await.map_err(Error::Act)?;
-        memory.history.record(&sample, &decision, limits);
         if !written {
+            // Nor is there anything to say: the next round looks at what somebody else made of it.
+            memory.history.observe(&sample, limits);
             memory.history.forget_expected();
+            return Ok(());
         }
+        memory.history.record(&sample, &decision, limits);
 
         // report
         self.report(memory, &deployment, sample, decision).await;

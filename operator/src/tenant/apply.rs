@@ -19,6 +19,8 @@ pub(super) struct Applied {
     pub(super) problem: Option<Problem>,
     /// Why the tenant's key was made, if it was.
     pub(super) made_key: Option<Why>,
+    /// Whether somebody else had changed what is kept of the tenant's keys, and it was put back.
+    pub(super) repaired_keys: bool,
 }
 
 impl Applied {
@@ -38,7 +40,7 @@ pub(super) async fn apply(
     now: Timestamp,
 ) -> Result<Applied, Error> {
     let Some(write) = plan.write else {
-        return Ok(Applied { written: None, problem: plan.problem, made_key: None });
+        return Ok(Applied { written: None, problem: plan.problem, made_key: None, repaired_keys: false });
     };
     let id = tenant.name_any();
     let seal = |url: &String| ctx.sealer.seal(&id, url);
@@ -56,12 +58,16 @@ pub(super) async fn apply(
         sealed_webhook: sealed_webhook.as_ref(),
         now,
     };
-    if !tenants::write(&ctx.db, &change).await.map_err(Error::Apply)? {
+    if !ctx.answers.of(tenants::write(&ctx.db, &change)).await.map_err(Error::Apply)? {
         return Err(Error::Overtaken);
     }
     tracing::info!(tenant.name = id, change = write.kind.as_str(), "wrote the row of {id}");
+    if let ChangeKind::Created | ChangeKind::Adopted = write.kind {
+        // What was known of its keys is of a row that is gone, or was detached.
+        ctx.kept_keys.forget(tenant.namespace().as_deref(), &id);
+    }
     if write.kind == ChangeKind::DriftRepaired {
         ctx.metrics.drift_repairs.inc();
     }
-    Ok(Applied { written: Some(write.kind), problem: plan.problem, made_key: None })
+    Ok(Applied { written: Some(write.kind), problem: plan.problem, made_key: None, repaired_keys: false })
 }

@@ -32,27 +32,30 @@ pub(super) enum Cleanup {
 }
 
 impl Cleanups {
-    /// The tenant is gone, or may go without.
-    pub(super) async fn forget(&self, uid: &str) {
-        self.0.lock().await.remove(uid);
+    /// The tenant may go without. Where another's deletion is under way, this one is left: it does no harm, and nothing
+    /// must keep a tenant that may go.
+    pub(super) fn forget(&self, uid: &str) {
+        if let Ok(mut begun) = self.0.try_lock() {
+            begun.remove(uid);
+        }
     }
 }
 
 /// Deletes what belongs to the resource `uid` for a while. What belongs to another is not touched.
 pub(super) async fn clean_up(ctx: &Context, id: &str, uid: &str) -> Result<Cleanup, Error> {
     let Ok(mut begun) = ctx.cleanups.0.try_lock() else { return Ok(Cleanup::Waiting) };
-    if !deletion::begin(&ctx.db, id, uid, OPERATOR).await.map_err(Error::CleanUp)? {
+    if !ctx.answers.of(deletion::begin(&ctx.db, id, uid, OPERATOR)).await.map_err(Error::CleanUp)? {
         begun.remove(uid);
         return Ok(Cleanup::Done);
     }
     if !begun.contains_key(uid) {
-        let deletion = Deletion::of(&ctx.db, id).await.map_err(Error::CleanUp)?;
+        let deletion = ctx.answers.of(Deletion::of(&ctx.db, id)).await.map_err(Error::CleanUp)?;
         tracing::info!(tenant.name = id, "deleting all that is kept of {id}");
         begun.insert(uid.to_owned(), deletion);
     }
     let Some(deletion) = begun.get_mut(uid) else { return Ok(Cleanup::Waiting) };
     let started = Instant::now();
-    while deletion.step(&ctx.db).await.map_err(Error::CleanUp)? {
+    while ctx.answers.of(deletion.step(&ctx.db)).await.map_err(Error::CleanUp)? {
         if started.elapsed() >= SLICE {
             let (done, of) = deletion.places();
             return Ok(Cleanup::Going(format!(
@@ -62,7 +65,7 @@ pub(super) async fn clean_up(ctx: &Context, id: &str, uid: &str) -> Result<Clean
         }
     }
     let rows = deletion.rows();
-    deletion::end(&ctx.db, id, uid, OPERATOR).await.map_err(Error::CleanUp)?;
+    ctx.answers.of(deletion::end(&ctx.db, id, uid, OPERATOR)).await.map_err(Error::CleanUp)?;
     begun.remove(uid);
     tracing::info!(tenant.name = id, rows, "deleted all that was kept of {id}");
     // Its last listener is gone when the operator stops.

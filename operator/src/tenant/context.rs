@@ -7,6 +7,7 @@ use std::time::Duration;
 use flagmeter_crds::Tenant;
 use flagmeter_runtime::clock::Clock;
 use flagmeter_store::PgPool;
+use flagmeter_store::api_key::KeyHash;
 use flagmeter_store::sealed::Sealer;
 use jiff::SignedDuration;
 use kube::core::DeserializeGuard;
@@ -14,6 +15,7 @@ use kube::runtime::events::{Recorder, Reporter};
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::{Semaphore, broadcast};
 
+use super::answers::Answers;
 use super::budget::Budget;
 use super::cleanup::Cleanups;
 use super::failures::Failures;
@@ -51,6 +53,8 @@ pub struct Settings {
     pub key_overlap: SignedDuration,
     /// Whether a webhook's URL may be http.
     pub allow_http: bool,
+    /// How long PostgreSQL may take for an answer before it counts as away.
+    pub patience: Duration,
 }
 
 /// What every reconcile needs.
@@ -68,6 +72,7 @@ pub struct Context {
     /// What can be set.
     pub settings: Settings,
     pub(super) recorder: Recorder,
+    pub(super) answers: Answers,
     pub(super) failures: Failures,
     pub(super) budget: Budget,
     pub(super) cleanups: Cleanups,
@@ -75,8 +80,12 @@ pub struct Context {
     pub(super) secrets: Arc<Versions>,
     /// The tenants' keys, as they were last seen in their Secrets.
     pub(super) keys: Memo<Own>,
+    /// The keys of the tenants whose rows were right when they were last looked at.
+    pub(super) kept_keys: Memo<KeyHash>,
     /// The tenants in which there was nothing to write.
     pub(super) settled: Memo<Settled>,
+    /// The generations of Tenants that do not parse, of which that was said.
+    pub(super) unparsed: Memo<Option<i64>>,
     /// Ids whose rows are all deleted: somebody else may have been waiting for one.
     pub(super) freed: broadcast::Sender<String>,
     /// The reconciles that may go on at once, in all scopes together.
@@ -104,13 +113,16 @@ impl Context {
             sealer,
             metrics,
             clock,
+            answers: Answers::within(settings.patience),
             settings,
             failures: Failures::default(),
             budget: Budget::default(),
             cleanups: Cleanups::default(),
             secrets: Arc::default(),
             keys: Memo::default(),
+            kept_keys: Memo::default(),
             settled: Memo::default(),
+            unparsed: Memo::default(),
             freed: broadcast::channel(FREED).0,
             slots: Semaphore::new(CONCURRENCY.into()),
             known: AtomicUsize::new(0),
@@ -121,7 +133,9 @@ impl Context {
     pub(super) fn forget(&self, namespace: Option<&str>, tenant: &str) {
         self.failures.forget(namespace, tenant);
         self.keys.forget(namespace, tenant);
+        self.kept_keys.forget(namespace, tenant);
         self.settled.forget(namespace, tenant);
+        self.unparsed.forget(namespace, tenant);
     }
 
     /// The Tenants of the namespace that `tenant` is in.

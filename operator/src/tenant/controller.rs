@@ -29,7 +29,7 @@ use super::scope::Scope;
 use super::secrets::{Follower, Name};
 use super::sweep::{self, Swept};
 use super::view::View;
-use super::watching::{Unwatchable, Watching};
+use super::watching::{Patient, Unwatchable, Watching};
 use super::{Context, Error, deliveries, error_policy, key, reconcile, status, usage};
 
 /// Changes of a tenant that come so close together are one.
@@ -122,7 +122,7 @@ fn tenants(
     let failing = ctx.metrics.watches_failing.with_label_values(&["tenants"]);
     let mut watching = Watching::new("Tenants", scope.clone(), failing);
     let (view, scope) = (Arc::clone(view), scope.clone());
-    let noted = watch.default_backoff().inspect(move |event| match watching.note(event) {
+    let noted = watch.backoff(Patient::default()).inspect(move |event| match watching.note(event) {
         Some(Err(why)) => view.see(&scope, Err(why)),
         Some(Ok(())) => view.see_again(&scope),
         None => {}
@@ -149,11 +149,16 @@ fn secrets(ctx: &Context, scope: &Scope, store: Store<Guarded>) -> Queue {
     let mut watching = Watching::new("Secrets", scope.clone(), failing);
     let requests = move |event| {
         watching.note(&event);
-        let news = event.map(|event| follower.news(event)).unwrap_or_default();
+        let news = if let Ok(event) = event {
+            follower.news(event)
+        } else {
+            follower.lose_sight();
+            Vec::new()
+        };
         let tenants = news.iter().flat_map(|secret| interested(&store, secret));
         stream::iter(tenants.map(|tenant| Ok(tenant.into())).collect::<Vec<_>>())
     };
-    watch.default_backoff().flat_map(requests).boxed()
+    watch.backoff(Patient::default()).flat_map(requests).boxed()
 }
 
 /// The Tenants that name or own the Secret.

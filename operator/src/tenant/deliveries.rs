@@ -1,7 +1,7 @@
 //! The condition `AlertDelivered`: whether the tenant's newest alert reached its receivers.
 //!
 //! It is written beside the reconciles, under a field manager of its own: it follows the outbox, not the spec. A tenant that
-//! has had no alert has no such condition.
+//! has had no alert has no such condition, nor has one whose id belongs to another resource.
 //!
 //! | status | reasons |
 //! | --- | --- |
@@ -16,15 +16,14 @@ use flagmeter_runtime::telemetry::chain;
 use flagmeter_store::postgres::deliveries::{self, Delivery, Told};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::api::{Patch, PatchParams};
 use kube::core::DeserializeGuard;
 use kube::runtime::events::{Event, EventType};
 use kube::runtime::reflector::Store;
-use kube::{Api, Resource, ResourceExt};
+use kube::{Resource, ResourceExt};
 use serde_json::json;
 use tokio::time::{Duration, MissedTickBehavior, interval};
 
-use super::{Context, status};
+use super::{Context, report, status};
 
 /// The condition's type.
 const TYPE: &str = "AlertDelivered";
@@ -44,7 +43,7 @@ pub(super) async fn follow(ctx: &Context, store: &Store<DeserializeGuard<Tenant>
         let known = store.state();
         let names: Vec<String> = known.iter().map(|tenant| tenant.name_any()).collect();
         // That PostgreSQL is away is said by those who read the usage.
-        let Ok(newest) = deliveries::newest(&ctx.db, &names).await else { continue };
+        let Ok(newest) = ctx.answers.of(deliveries::newest(&ctx.db, &names)).await else { continue };
         for tenant in &known {
             if let Some(told) = newest.get(&tenant.name_any()) {
                 tell(ctx, tenant, told).await;
@@ -56,24 +55,16 @@ pub(super) async fn follow(ctx: &Context, store: &Store<DeserializeGuard<Tenant>
 /// Writes the condition, if it says something new; what fails is tried at the next look.
 async fn tell(ctx: &Context, tenant: &Arc<DeserializeGuard<Tenant>>, told: &Told) {
     let Ok(tenant) = &tenant.0 else { return };
-    let Some(condition) = news(tenant, told, ctx.clock.now()) else { return };
+    let Some(conditions) = news(tenant, told, ctx.clock.now()) else { return };
     let name = tenant.name_any();
-    let patch = Patch::Apply(json!({
-        "apiVersion": Tenant::api_version(&()),
-        "kind": Tenant::kind(&()),
-        "metadata": { "name": name },
-        "status": { "conditions": [condition] },
-    }));
-    let tenants: Api<DeserializeGuard<Tenant>> =
-        Api::namespaced(ctx.client.clone(), &tenant.namespace().unwrap_or_default());
-    if let Err(error) = tenants.patch_status(&name, &PatchParams::apply(MANAGER).force(), &patch).await {
+    if let Err(error) = report::apply(ctx, tenant, MANAGER, &json!({ "conditions": conditions })).await {
         return tracing::debug!(
             tenant.name = name,
             error = chain(&error),
             "failed to report on alerts of {name}"
         );
     }
-    if condition.status == "False" {
+    if let Some(condition) = conditions.into_iter().find(|condition| condition.status == "False") {
         let event = Event {
             type_: EventType::Warning,
             reason: condition.reason,
@@ -81,25 +72,23 @@ async fn tell(ctx: &Context, tenant: &Arc<DeserializeGuard<Tenant>>, told: &Told
             action: "Deliver".to_owned(),
             secondary: None,
         };
-        if let Err(error) = ctx.recorder.publish(&event, &tenant.object_ref(&())).await {
-            tracing::debug!(error = chain(&error), "failed to publish an event");
-        }
+        report::publish(ctx, &tenant.object_ref(&()), &event).await;
     }
 }
 
-/// The condition, unless the tenant says it already, or is not the one whose alerts these are.
-fn news(tenant: &Tenant, told: &Told, now: Timestamp) -> Option<Condition> {
-    let conditions = &tenant.status.as_ref()?.conditions;
-    if conditions.iter().any(|condition| condition.reason == "TenantIdTaken") {
-        return None;
+/// What the resource is to say: the condition, or none if it is not the one whose alerts these are. `None` if that is
+/// what it says.
+fn news(tenant: &Tenant, told: &Told, now: Timestamp) -> Option<Vec<Condition>> {
+    let known = status::find(tenant, TYPE);
+    if tenant.uid().as_ref() != Some(&told.owner_uid) {
+        return known.map(|_| Vec::new());
     }
     let (status, reason, message) = verdict(&tenant.name_any(), told);
-    let known = status::find(tenant, TYPE);
     if known.is_some_and(|known| known.status == status && known.reason == reason && known.message == message)
     {
         return None;
     }
-    Some(status::condition(tenant, TYPE, (status, reason, message), now))
+    Some(vec![status::condition(tenant, TYPE, (status, reason, message), now)])
 }
 
 /// Status, reason and message for what became of the messages. The worst of them decides.
@@ -153,14 +142,20 @@ mod tests {
             delivered_at: None,
             last_error: error.map(str::to_owned),
         };
-        Told { alert: 7, threshold: 80, created_at: at, deliveries: states.map(delivery).into() }
+        Told {
+            owner_uid: "uid-1".to_owned(),
+            alert: 7,
+            threshold: 80,
+            created_at: at,
+            deliveries: states.map(delivery).into(),
+        }
     }
 
     fn acme(conditions: &[Condition]) -> Tenant {
         serde_json::from_value(json!({
             "apiVersion": "flagmeter.dev/v1alpha1",
             "kind": "Tenant",
-            "metadata": { "name": "acme", "generation": 3 },
+            "metadata": { "name": "acme", "uid": "uid-1", "generation": 3 },
             "spec": { "monthlyQuota": 1_000 },
             "status": { "observedGeneration": 3, "conditions": conditions },
         }))
@@ -203,15 +198,26 @@ mod tests {
     fn what_was_said_is_not_said_again_and_a_transition_keeps_its_time() {
         let now = NOW.parse().unwrap();
         let failing = |why| told([(Channel::Slack, "pending", Some(why))]);
-        let first = news(&acme(&[]), &failing("500"), now).unwrap();
+        let the_news = |conditions: &[Condition], told: &Told, now| {
+            news(&acme(conditions), told, now).map(|mut conditions| conditions.remove(0))
+        };
+        let first = the_news(&[], &failing("500"), now).unwrap();
         assert!(news(&acme(std::slice::from_ref(&first)), &failing("500"), now).is_none());
         let later = now + jiff::SignedDuration::from_mins(1);
-        let second = news(&acme(std::slice::from_ref(&first)), &failing("503"), later).unwrap();
+        let second = the_news(std::slice::from_ref(&first), &failing("503"), later).unwrap();
         assert_eq!(second.last_transition_time, first.last_transition_time);
         let delivered = told([(Channel::Slack, "delivered", None)]);
-        let third = news(&acme(&[second]), &delivered, later).unwrap();
+        let third = the_news(&[second], &delivered, later).unwrap();
         assert_eq!((third.status.as_str(), third.last_transition_time.0), ("True", later));
-        let taken = Condition { reason: "TenantIdTaken".to_owned(), type_: "Stalled".to_owned(), ..first };
-        assert!(news(&acme(&[taken]), &failing("500"), now).is_none(), "these are another's alerts");
+    }
+
+    #[test]
+    fn another_resources_alerts_are_not_shown_however_new_the_resource_is_and_what_was_shown_goes() {
+        let now = NOW.parse().unwrap();
+        let told = told([(Channel::Slack, "failed", Some("Slack answered 404"))]);
+        let others = Told { owner_uid: "uid-0".to_owned(), ..told.clone() };
+        assert_eq!(news(&acme(&[]), &others, now), None);
+        let shown = news(&acme(&[]), &told, now).unwrap();
+        assert_eq!(news(&acme(&shown), &others, now), Some(Vec::new()));
     }
 }

@@ -25,6 +25,11 @@ impl Failures {
         jittered(delay)
     }
 
+    /// Whether the tenant failed the last time: it has a pause of its own.
+    pub(super) fn is_failing(&self, namespace: Option<&str>, tenant: &str) -> bool {
+        self.lock().contains_key(&key(namespace, tenant))
+    }
+
     /// The tenant has succeeded, or is gone.
     pub(super) fn forget(&self, namespace: Option<&str>, tenant: &str) {
         self.lock().remove(&key(namespace, tenant));
@@ -64,7 +69,9 @@ mod tests {
             "another tenant's failures do not count"
         );
         assert!(failures.delay(Some("other"), "acme") < Duration::from_secs(2), "nor those of its namesake");
+        assert!(failures.is_failing(Some("shop"), "acme"));
         failures.forget(Some("shop"), "acme");
+        assert!(!failures.is_failing(Some("shop"), "acme"));
         assert!(failures.delay(Some("shop"), "acme") < Duration::from_secs(2));
     }
 

@@ -29,8 +29,12 @@ pub(super) const ROTATE: &str = "flagmeter.dev/rotate-key";
 pub(super) struct Kept {
     /// The Secret with the key, if it is there.
     pub(super) secret: Option<String>,
+    /// Whether the key can only be made once the Secret of an earlier Tenant is gone.
+    pub(super) pending: bool,
     /// Why the key was made, if it was.
     pub(super) made: Option<Why>,
+    /// Whether somebody else had changed the rows, and they were put back.
+    pub(super) repaired: bool,
     /// What only a person can put right.
     pub(super) problem: Option<Problem>,
 }
@@ -48,7 +52,7 @@ pub(super) fn is_secret_of(tenant: &str, secret: &str) -> bool {
 /// Sees to it that the tenant, which must have a row, has a key that works, and no other that should not.
 pub(super) async fn keep(ctx: &Context, tenant: &Tenant, now: Timestamp) -> Result<Kept, Error> {
     let id = tenant.name_any();
-    let rows = api_keys::of_tenant(&ctx.db, &id).await.map_err(Error::Observe)?;
+    let rows = ctx.answers.of(api_keys::of_tenant(&ctx.db, &id)).await.map_err(Error::Observe)?;
     // A tenant without a key is new, and has no key that could end: should there be a Secret after all, it cannot be
     // made, and the next attempt looks.
     let is_new =
@@ -56,13 +60,16 @@ pub(super) async fn keep(ctx: &Context, tenant: &Tenant, now: Timestamp) -> Resu
     let held = if is_new { Held::Nothing } else { secret::look(ctx, tenant).await? };
     let wanted = tenant.annotations().get(ROTATE).map(String::as_str);
     let plan = plan::plan(&held, wanted, &rows, now, ctx.settings.key_overlap);
-    let made = apply::apply(ctx, tenant, &held, &rows, plan).await?;
+    let done = apply::apply(ctx, tenant, &held, &rows, plan, now).await?;
     Ok(match held {
         Held::Anothers => {
             let problem = Problem::KeySecretTaken { name: secret_name(&id) };
             Kept { problem: Some(problem), ..Kept::default() }
         }
-        Held::Going => Kept::default(),
-        Held::Nothing | Held::Own(_) => Kept { secret: Some(secret_name(&id)), made, problem: None },
+        Held::Going => Kept { pending: true, ..Kept::default() },
+        Held::Nothing | Held::Own(_) => {
+            let apply::Done { made, repaired } = done;
+            Kept { secret: Some(secret_name(&id)), made, repaired, ..Kept::default() }
+        }
     })
 }

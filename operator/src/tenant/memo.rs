@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use flagmeter_crds::Tenant;
 use flagmeter_store::postgres::tenants::FoundTenant;
 use kube::ResourceExt;
 
@@ -25,12 +24,16 @@ impl<T> Default for Memo<T> {
 
 impl<T> Memo<T> {
     /// Remembers `value`, and forgets what was remembered before.
-    pub(super) fn put(&self, tenant: &Tenant, value: T) {
+    pub(super) fn put(&self, tenant: &impl ResourceExt, value: T) {
         self.lock().insert(key(tenant), (tenant.uid(), value));
     }
 
     /// What `look` makes of what is remembered, if anything is.
-    pub(super) fn recall<R>(&self, tenant: &Tenant, look: impl FnOnce(&T) -> Option<R>) -> Option<R> {
+    pub(super) fn recall<R>(
+        &self,
+        tenant: &impl ResourceExt,
+        look: impl FnOnce(&T) -> Option<R>,
+    ) -> Option<R> {
         let values = self.lock();
         let (uid, value) = values.get(&key(tenant))?;
         if *uid == tenant.uid() { look(value) } else { None }
@@ -47,7 +50,7 @@ impl<T> Memo<T> {
     }
 }
 
-fn key(tenant: &Tenant) -> (String, String) {
+fn key(tenant: &impl ResourceExt) -> (String, String) {
     (tenant.namespace().unwrap_or_default(), tenant.name_any())
 }
 
@@ -68,6 +71,7 @@ pub(super) struct Settled {
 
 #[cfg(test)]
 mod tests {
+    use flagmeter_crds::Tenant;
     use serde_json::json;
 
     use super::*;

@@ -6,6 +6,7 @@
 //! resource is gone; [`usage`] asks for a reconcile where usage has changed; [`deliveries`] says whether alerts
 //! arrive.
 
+mod answers;
 mod apply;
 mod budget;
 mod cleanup;
@@ -59,6 +60,12 @@ pub use self::watching::Unwatchable;
 /// How soon a deletion that is not another's turn, or not done, goes on.
 const DELETION_PAUSE: Duration = Duration::from_secs(2);
 
+/// How soon a write that came too late is tried again.
+const CONFLICT_PAUSE: Duration = Duration::from_secs(1);
+
+/// How soon it is looked whether a key can be made now, should the watch of Secrets be late.
+const KEY_PAUSE: Duration = Duration::from_secs(5);
+
 /// Why a reconcile stopped. Each variant is one value of the metric's `result` label.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -98,9 +105,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the resource, or its Secret, was changed since it was read: the watch is about to say how.
+    fn is_conflict(&self) -> bool {
+        let (Self::Finalizer(error) | Self::WriteSecret(error)) = self else { return false };
+        matches!(&**error, kube::Error::Api(status) if status.code == 409)
+    }
+
     /// The variant as a metric's label.
     fn label(&self) -> &'static str {
         match self {
+            _ if self.is_conflict() => "overtaken",
             Self::Invalid(_) => "invalid",
             Self::Finalizer(_) => "finalizer",
             Self::CleanUp(_) => "clean_up",
@@ -140,6 +154,8 @@ pub async fn reconcile(tenant: Arc<DeserializeGuard<Tenant>>, ctx: Arc<Context>)
             ctx.failures.forget(tenant.namespace().as_deref(), &tenant.name_any());
             Ok(done.next)
         }
+        // Nothing has failed, and nobody need hear of it.
+        Err(error) if error.is_conflict() => Ok(Action::requeue(CONFLICT_PAUSE)),
         Err(error) => {
             report::trouble(&ctx, &tenant, &error).await;
             Err(error)
@@ -156,7 +172,7 @@ async fn follow(tenant: &DeserializeGuard<Tenant>, ctx: &Context) -> Result<Done
         Step::Remove => finalizer::set(ctx, tenant, false).await?,
         Step::Going => return Ok(Done { label: "gone", next: Action::await_change() }),
         Step::LetGo => {
-            ctx.cleanups.forget(&tenant.uid().unwrap_or_default()).await;
+            ctx.cleanups.forget(&tenant.uid().unwrap_or_default());
             finalizer::set(ctx, tenant, false).await?;
             return Ok(Done { label: "gone", next: Action::await_change() });
         }
@@ -216,14 +232,16 @@ async fn converge(tenant: &Tenant, ctx: &Context) -> Result<Done, Error> {
     }
 
     let secrets = observe::versions(ctx, tenant);
-    let known = settled(ctx, tenant, &observed, &secrets);
+    let known = secrets.as_ref().and_then(|secrets| settled(ctx, tenant, &observed, secrets));
     if known.is_none() {
         observe::secrets(ctx, tenant, &mut observed).await?;
     }
 
     // plan: no I/O
     let plan = known.unwrap_or_else(|| plan(tenant, &observed, &ctx.sealer));
-    if plan.write.is_none() && !secrets.is_empty() {
+    if plan.write.is_none()
+        && let Some(secrets) = secrets.filter(|secrets| !secrets.is_empty())
+    {
         let (generation, found) = (tenant.metadata.generation, observed.found.clone());
         ctx.settled.put(tenant, Settled { generation, found, secrets, problem: plan.problem.clone() });
     }
@@ -233,6 +251,10 @@ async fn converge(tenant: &Tenant, ctx: &Context) -> Result<Done, Error> {
     let kept = if applied.has_row(&observed) { key::keep(ctx, tenant, now).await? } else { Kept::default() };
     applied.problem = applied.problem.or(kept.problem);
     applied.made_key = kept.made;
+    applied.repaired_keys = kept.repaired;
+    if kept.repaired {
+        ctx.metrics.drift_repairs.inc();
+    }
 
     // report
     let seen = match applied.written {
@@ -240,17 +262,23 @@ async fn converge(tenant: &Tenant, ctx: &Context) -> Result<Done, Error> {
         Some(_) => observe::usage(ctx, tenant, now).await?,
         None => observed.usage,
     };
-    let outcome = applied.problem.as_ref().map_or(Outcome::InForce, Outcome::Stalled);
+    let outcome = match &applied.problem {
+        Some(problem) => Outcome::Stalled(problem),
+        None if kept.pending => Outcome::KeyPending,
+        None => Outcome::InForce,
+    };
     let seen = seen.as_ref();
     let show = seen.is_some_and(|seen| match status::news(tenant, seen, now) {
         News::Urgent => true,
-        News::Later => ctx.budget.take(now),
+        News::Soon | News::Later => ctx.budget.take(now),
         News::None => false,
     });
     let status = status::after(tenant, &outcome, seen, show, now);
     let status = TenantStatus { api_key_secret: kept.secret, ..status };
     report::report(ctx, tenant, &applied, &status).await?;
-    Ok(Done { label: outcome.label(), next: Action::requeue(jittered(ctx.resync())) })
+    // The watch says when the Secret is gone.
+    let pause = if kept.pending { KEY_PAUSE } else { jittered(ctx.resync()) };
+    Ok(Done { label: outcome.label(), next: Action::requeue(pause) })
 }
 
 /// The plan, if it is known without reading any Secret: that there is nothing to write, as before.

@@ -44,7 +44,7 @@ impl Usage {
 /// Reads the rows and the usage. Nothing of an earlier reconcile is used.
 pub(super) async fn rows(ctx: &Context, tenant: &Tenant, now: Timestamp) -> Result<Observed, Error> {
     let id = tenant.name_any();
-    let found = tenants::find(&ctx.db, &ctx.sealer, &id).await.map_err(Error::Observe)?;
+    let found = ctx.answers.of(tenants::find(&ctx.db, &ctx.sealer, &id)).await.map_err(Error::Observe)?;
     let usage = usage(ctx, tenant, now).await?;
     Ok(Observed { found, usage, allow_http: ctx.settings.allow_http, ..Observed::default() })
 }
@@ -62,10 +62,9 @@ pub(super) fn named_secrets(spec: &TenantSpec) -> impl Iterator<Item = &str> {
     named.into_iter().flatten().map(String::as_str)
 }
 
-/// The versions of the Secrets that the spec names, as the watch last saw them.
-pub(super) fn versions(ctx: &Context, tenant: &Tenant) -> Vec<Option<String>> {
-    let namespace = tenant.namespace().unwrap_or_default();
-    named_secrets(&tenant.spec).map(|name| ctx.secrets.of(&namespace, name)).collect()
+/// The versions of the Secrets that the spec names, if they are known.
+pub(super) fn versions(ctx: &Context, tenant: &Tenant) -> Option<Vec<Option<String>>> {
+    ctx.secrets.of(&tenant.namespace().unwrap_or_default(), named_secrets(&tenant.spec))
 }
 
 /// Reads the Secrets that the spec names: every one of [`named_secrets`], and no other.
@@ -93,7 +92,8 @@ pub(super) async fn secrets(ctx: &Context, tenant: &Tenant, observed: &mut Obser
 pub(super) async fn usage(ctx: &Context, tenant: &Tenant, now: Timestamp) -> Result<Option<Usage>, Error> {
     let Ok(terms) = settings::terms(&tenant.spec) else { return Ok(None) };
     let id = tenant.name_any();
-    let known = tenants::usage(&ctx.db, std::slice::from_ref(&id), now).await.map_err(Error::Observe)?;
+    let known = ctx.answers.of(tenants::usage(&ctx.db, std::slice::from_ref(&id), now)).await;
+    let known = known.map_err(Error::Observe)?;
     let none = || Usage { period: terms.period(now), total_tokens: 0 };
     Ok(Some(known.get(&id).map_or_else(none, Usage::of)))
 }

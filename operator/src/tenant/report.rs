@@ -4,10 +4,13 @@ use flagmeter_crds::{Tenant, TenantStatus};
 use flagmeter_runtime::telemetry::chain;
 use flagmeter_store::postgres::tenants::ChangeKind;
 use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::api::{Patch, PatchParams};
 use kube::core::DeserializeGuard;
+use kube::core::error_boundary::InvalidObject;
 use kube::runtime::events::{Event, EventType};
 use kube::{Resource, ResourceExt};
+use serde::Serialize;
 use serde_json::json;
 
 use super::apply::Applied;
@@ -16,6 +19,12 @@ use super::key::Why;
 use super::scope::Scope;
 use super::status::{self, Outcome};
 use super::{Context, Error};
+
+/// The reason given for a resource that does not parse.
+const INVALID: &str = "InvalidSpec";
+
+/// Who says so: by another name than usual, for what that one wrote and this one does not know would be taken away.
+const UNPARSED: &str = "flagmeter-operator-unparsed";
 
 /// Writes the status, if it says something new, and an event for what people should hear of.
 pub(super) async fn report(
@@ -41,11 +50,35 @@ pub(super) async fn trouble(ctx: &Context, tenant: &DeserializeGuard<Tenant>, er
                 tracing::debug!(error = chain(&error), "failed to report a failure");
             }
         }
-        Err(invalid) => {
-            let note = format!("the resource does not parse: {}", invalid.error);
-            publish(ctx, &tenant.object_ref(&()), &event(EventType::Warning, "InvalidSpec", note)).await;
-        }
+        Err(invalid) => unparsed(ctx, tenant, invalid).await,
     }
+}
+
+/// Says once for each edit that the resource does not parse: nobody knows here what its status says already.
+async fn unparsed(ctx: &Context, tenant: &DeserializeGuard<Tenant>, invalid: &InvalidObject) {
+    let generation = tenant.meta().generation;
+    if ctx.unparsed.recall(tenant, |said| (*said == generation).then_some(())).is_some() {
+        return;
+    }
+    let message = format!("the resource does not parse: {}", invalid.error);
+    let now = Time(ctx.clock.now());
+    let condition = |type_: &str, status: &str| Condition {
+        type_: type_.to_owned(),
+        status: status.to_owned(),
+        reason: INVALID.to_owned(),
+        message: message.clone(),
+        observed_generation: generation,
+        last_transition_time: now.clone(),
+    };
+    let status = json!({
+        "observedGeneration": generation,
+        "conditions": [condition("Ready", "False"), condition("Reconciling", "False"), condition("Stalled", "True")],
+    });
+    match apply(ctx, tenant, UNPARSED, &status).await {
+        Ok(()) => ctx.unparsed.put(tenant, generation),
+        Err(error) => tracing::debug!(error = chain(&error), "failed to report a failure"),
+    }
+    publish(ctx, &tenant.object_ref(&()), &event(EventType::Warning, INVALID, message)).await;
 }
 
 /// Says that nothing is kept of the tenant any more.
@@ -67,11 +100,21 @@ pub(super) async fn sweep_refused(ctx: &Context, scope: &Scope, doubt: &str) {
     publish(ctx, &pod, &event(EventType::Warning, "SweepRefused", note)).await;
 }
 
-/// Server-side apply under a name of its own, so that it owns these fields and no others.
+/// Writes the status, if it says something new.
 pub(super) async fn write(ctx: &Context, tenant: &Tenant, status: &TenantStatus) -> Result<(), Error> {
     if status::is_told(tenant, status) {
         return Ok(());
     }
+    apply(ctx, tenant, NAME, status).await.map_err(|error| Error::Report(Box::new(error)))
+}
+
+/// Server-side apply of `status` by `manager`, which then owns these fields and no others.
+pub(super) async fn apply(
+    ctx: &Context,
+    tenant: &impl ResourceExt,
+    manager: &str,
+    status: &impl Serialize,
+) -> Result<(), kube::Error> {
     let name = tenant.name_any();
     let patch = Patch::Apply(json!({
         "apiVersion": Tenant::api_version(&()),
@@ -79,11 +122,8 @@ pub(super) async fn write(ctx: &Context, tenant: &Tenant, status: &TenantStatus)
         "metadata": { "name": name },
         "status": status,
     }));
-    ctx.tenants_beside(tenant)
-        .patch_status(&name, &PatchParams::apply(NAME).force(), &patch)
-        .await
-        .map(drop)
-        .map_err(|error| Error::Report(Box::new(error)))
+    let params = PatchParams::apply(manager).force();
+    ctx.tenants_beside(tenant).patch_status(&name, &params, &patch).await.map(drop)
 }
 
 /// What people should hear of: a write, and a problem that was not there before.
@@ -121,7 +161,14 @@ fn events(tenant: &Tenant, applied: &Applied) -> Vec<Event> {
         )),
     });
     let key = key.map(|(reason, note)| event(EventType::Normal, reason, note.to_owned()));
-    written.into_iter().chain(key).chain(problem).collect()
+    let keys = applied.repaired_keys.then(|| {
+        event(
+            EventType::Warning,
+            "DriftRepaired",
+            "somebody else had changed what PostgreSQL has of the tenant's keys; it was put back".to_owned(),
+        )
+    });
+    written.into_iter().chain(keys).chain(key).chain(problem).collect()
 }
 
 fn event(type_: EventType, reason: &str, note: String) -> Event {
@@ -135,7 +182,7 @@ fn event(type_: EventType, reason: &str, note: String) -> Event {
 }
 
 /// Best effort: an event that is lost is no reason to do anything again.
-async fn publish(ctx: &Context, about: &ObjectReference, event: &Event) {
+pub(super) async fn publish(ctx: &Context, about: &ObjectReference, event: &Event) {
     if let Err(error) = ctx.recorder.publish(event, about).await {
         tracing::debug!(error = chain(&error), "failed to publish an event");
     }

@@ -23,20 +23,35 @@ struct Seen {
     versions: HashMap<Name, String>,
     /// Whose Secrets were all seen at least once.
     listed: HashSet<Scope>,
+    /// Whose Secrets cannot be watched now: what was seen may be old.
+    failing: HashSet<Scope>,
+}
+
+impl Seen {
+    /// Whether it is known what there is in the namespace.
+    fn covers(&self, namespace: &str) -> bool {
+        let covers = |scope: &&Scope| scope.namespace().is_none_or(|watched| watched == namespace);
+        self.listed.iter().any(|scope| covers(&scope)) && !self.failing.iter().any(|scope| covers(&scope))
+    }
 }
 
 impl Versions {
-    /// The version that was last seen. `None`: there is no such Secret, or it was not seen yet.
-    pub(super) fn of(&self, namespace: &str, name: &str) -> Option<String> {
-        self.lock().versions.get(&(namespace.to_owned(), name.to_owned())).cloned()
+    /// The versions of the Secrets of these names, of which `None` is one that is not there. `None` for all of them while
+    /// it is not known: not all were seen yet, or they cannot be watched.
+    pub(super) fn of<'a>(
+        &self,
+        namespace: &str,
+        names: impl Iterator<Item = &'a str>,
+    ) -> Option<Vec<Option<String>>> {
+        let seen = self.lock();
+        let version = |name: &str| seen.versions.get(&(namespace.to_owned(), name.to_owned())).cloned();
+        seen.covers(namespace).then(|| names.map(version).collect())
     }
 
     /// Whether all Secrets of the namespace were seen, and this was not among them. It may have come since.
     pub(super) fn is_unseen(&self, namespace: &str, name: &str) -> bool {
         let seen = self.lock();
-        let covers = |scope: &Scope| scope.namespace().is_none_or(|watched| watched == namespace);
-        seen.listed.iter().any(covers)
-            && !seen.versions.contains_key(&(namespace.to_owned(), name.to_owned()))
+        seen.covers(namespace) && !seen.versions.contains_key(&(namespace.to_owned(), name.to_owned()))
     }
 
     fn lock(&self) -> MutexGuard<'_, Seen> {
@@ -58,10 +73,19 @@ impl Follower {
         Self { versions, scope, listed: HashSet::new() }
     }
 
+    /// The watch has failed, and begins anew.
+    pub(super) fn lose_sight(&self) {
+        self.versions.lock().failing.insert(self.scope.clone());
+    }
+
     /// Notes what happened. Answers which Secrets are new, changed or gone, also where that was while nobody watched.
     pub(super) fn news(&mut self, event: Event<PartialObjectMeta<Secret>>) -> Vec<Name> {
         let mut seen = self.versions.lock();
-        let Seen { versions, listed: scopes } = &mut *seen;
+        let Seen { versions, listed: scopes, failing } = &mut *seen;
+        // While it lists anew, what went meanwhile is still there.
+        if !matches!(event, Event::Init | Event::InitApply(_)) {
+            failing.remove(&self.scope);
+        }
         match event {
             Event::Init => {
                 self.listed.clear();
@@ -130,17 +154,25 @@ mod tests {
         assert!(!versions.is_unseen("other", "c"), "nobody listed those");
         assert_eq!(shop.news(Event::Apply(secret("shop", "a", "3"))), name("a"));
         assert!(shop.news(Event::Apply(secret("shop", "a", "3"))).is_empty(), "seen already");
-        assert_eq!(versions.of("shop", "a").as_deref(), Some("3"));
+        let of = |namespace: &str, name: &str| versions.of(namespace, [name].into_iter());
+        assert_eq!(of("shop", "a"), Some(vec![Some("3".to_owned())]));
+        assert_eq!(of("other", "a"), None, "not all of those were seen");
+
+        shop.lose_sight();
+        assert_eq!(of("shop", "a"), None, "it may have changed meanwhile");
 
         // The watch begins anew: b is as it was, c is new, and a went meanwhile.
         assert!(shop.news(Event::Init).is_empty());
         assert!(shop.news(Event::InitApply(secret("shop", "b", "2"))).is_empty());
         assert_eq!(shop.news(Event::InitApply(secret("shop", "c", "4"))), name("c"));
+        assert_eq!(of("shop", "a"), None, "not all were seen again");
         assert_eq!(shop.news(Event::InitDone), name("a"));
-        assert_eq!(versions.of("shop", "a"), None);
-        assert_eq!(versions.of("other", "a").as_deref(), Some("9"), "another watch's");
+        assert_eq!(of("shop", "a"), Some(vec![None]));
+        other.news(Event::InitApply(secret("other", "a", "9")));
+        other.news(Event::InitDone);
+        assert_eq!(of("other", "a"), Some(vec![Some("9".to_owned())]), "another watch's");
 
         assert_eq!(shop.news(Event::Delete(secret("shop", "b", "5"))), name("b"));
-        assert_eq!(versions.of("shop", "b"), None);
+        assert_eq!(of("shop", "b"), Some(vec![None]));
     }
 }

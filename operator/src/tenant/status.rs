@@ -6,7 +6,7 @@
 //! | --- | --- | --- | --- | --- |
 //! | in force | True | False | False | `Synced`, `Suspended` |
 //! | only an edit helps | False | False | True | `InvalidTimeZone`, `InvalidSpec`, `TenantIdTaken`, `KeySecretTaken`, `SecretNotFound`, `SecretKeyMissing`, `InvalidSlackUrl`, `InvalidWebhookUrl`, `InvalidWebhookSecret` |
-//! | tried again by itself | False | True | False | `DatabaseUnavailable`, `ApiServerUnavailable`, `Retrying` |
+//! | tried again by itself | False | True | False | `DatabaseUnavailable`, `ApiServerUnavailable`, `Retrying`, `KeyPending` |
 //! | being deleted | False | True | False | `Deleting` |
 //!
 //! [`quota`] adds `QuotaAvailable`.
@@ -28,6 +28,8 @@ const USAGE_INTERVAL: SignedDuration = SignedDuration::from_mins(1);
 pub(super) enum Outcome<'a> {
     /// The settings are in force.
     InForce,
+    /// They are, but the tenant has no key yet.
+    KeyPending,
     /// Only an edit helps.
     Stalled(&'a Problem),
     /// It is tried again.
@@ -41,6 +43,7 @@ impl Outcome<'_> {
     pub(super) fn label(&self) -> &'static str {
         match self {
             Self::InForce => "in_force",
+            Self::KeyPending => "key_pending",
             Self::Stalled(_) => "stalled",
             Self::Retrying(error) => error.label(),
             Self::Deleting(_) => "deleting",
@@ -52,6 +55,7 @@ impl Outcome<'_> {
         match self {
             Self::InForce if tenant.spec.suspended => "Suspended",
             Self::InForce => "Synced",
+            Self::KeyPending => "KeyPending",
             Self::Deleting(_) => "Deleting",
             Self::Stalled(problem) => problem.reason(),
             Self::Retrying(Error::Observe(_) | Error::Apply(_) | Error::CleanUp(_)) => "DatabaseUnavailable",
@@ -72,6 +76,10 @@ impl Outcome<'_> {
                 "the tenant's settings are in force; it is suspended, so its events are refused".to_owned()
             }
             Self::InForce => "the tenant's settings are in force".to_owned(),
+            Self::KeyPending => {
+                "the Secret of the Tenant that had the name before is still being removed; then the key is made"
+                    .to_owned()
+            }
             Self::Deleting(progress) => (*progress).to_owned(),
             Self::Stalled(problem) => problem.to_string(),
             Self::Retrying(error) => format!("{error}; the operator tries again, and its log says why"),
@@ -87,6 +95,8 @@ pub(super) fn after(
     show: bool,
     now: Timestamp,
 ) -> TenantStatus {
+    // What is not told now stays as it was told: its sentence, too, would be a write.
+    let shown = seen.filter(|_| show);
     // The usage of whoever has the id is not this resource's to see.
     let is_anothers = matches!(outcome, Outcome::Stalled(Problem::TenantIdTaken { .. }));
     let condition = |type_: &str, status: bool| {
@@ -97,15 +107,18 @@ pub(super) fn after(
         observed_generation: tenant.metadata.generation,
         conditions: [
             condition("Ready", matches!(outcome, Outcome::InForce)),
-            condition("Reconciling", matches!(outcome, Outcome::Retrying(_) | Outcome::Deleting(_))),
+            condition(
+                "Reconciling",
+                matches!(outcome, Outcome::Retrying(_) | Outcome::Deleting(_) | Outcome::KeyPending),
+            ),
             condition("Stalled", matches!(outcome, Outcome::Stalled(_))),
         ]
         .into_iter()
-        .chain(quota::condition(tenant, seen, now).filter(|_| !is_anothers))
+        .chain(quota::condition(tenant, shown, now).filter(|_| !is_anothers))
         .collect(),
         // Until the next reconcile that succeeds says otherwise.
         api_key_secret: tenant.status.as_ref().and_then(|told| told.api_key_secret.clone()),
-        usage: usage(tenant, seen.filter(|_| show), now).filter(|_| !is_anothers),
+        usage: usage(tenant, shown, now).filter(|_| !is_anothers),
     }
 }
 
@@ -139,26 +152,30 @@ pub(super) fn is_known(tenant: &Tenant, problem: &Problem) -> bool {
 pub(super) enum News {
     /// It says what is told already, or what may be told later.
     None,
-    /// Now, as far as the budget goes.
+    /// As far as the budget goes, after what is to be told soon.
     Later,
+    /// As far as the budget goes.
+    Soon,
     /// Now.
     Urgent,
 }
 
-/// What there is to tell. The first usage of a period, a new period, an edited quota and a quota that is used up, or
-/// is no longer, show at once; other usage at most once a minute, and only if the percent has changed.
+/// What there is to tell. An edit, and a quota that is used up, or is no longer, show at once. A new period, its first
+/// usage, and a quota that a boost changes are what all tenants may have at the same instant: they show as soon as the
+/// budget allows. Other usage does at most once a minute, and only if the percent has changed.
 pub(super) fn news(tenant: &Tenant, seen: &Usage, now: Timestamp) -> News {
     let status = tenant.status.as_ref();
     let Some(told) = status.and_then(|status| status.usage.as_ref()) else { return News::Urgent };
     let seen_as_told = said(tenant, seen, told.updated_at.0, now);
-    let urgent = *told != seen_as_told
-        && (told.effective_quota != seen_as_told.effective_quota
-            || told.total_tokens == 0
-            || told.period_start != seen_as_told.period_start
-            || told.period_end != seen_as_told.period_end
-            || status.and_then(|status| status.observed_generation) != tenant.metadata.generation);
-    if urgent || !quota::is_told(tenant, seen, now) {
+    let is_edited = status.and_then(|status| status.observed_generation) != tenant.metadata.generation;
+    let is_soon = told.period_start != seen_as_told.period_start
+        || told.period_end != seen_as_told.period_end
+        || told.effective_quota != seen_as_told.effective_quota
+        || (told.total_tokens == 0 && seen.total_tokens != 0);
+    if is_edited || !quota::is_told(tenant, seen, now) {
         News::Urgent
+    } else if is_soon {
+        News::Soon
     } else if told.percent != seen_as_told.percent && now.duration_since(told.updated_at.0) >= USAGE_INTERVAL
     {
         News::Later

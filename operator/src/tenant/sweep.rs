@@ -45,16 +45,17 @@ pub(super) async fn sweep(
 ) -> Result<Swept, StoreError> {
     // In this order: a row that is there has been written for a resource that was there before, so one
     // that is not there afterwards is gone.
-    let rows = tenants::attached(&ctx.db, scope.namespace()).await?;
+    let rows = ctx.answers.of(tenants::attached(&ctx.db, scope.namespace())).await?;
     let names = store.state().iter().map(|tenant| key(tenant.namespace(), tenant.name_any())).collect();
     let total = rows.len();
     let gone = gone(rows, &names);
     let namespace = scope.namespace().unwrap_or_default();
     match doubt(gone.len(), total) {
         None if !known => {}
-        None => sweeps::settle(&ctx.db, namespace).await?,
+        None => ctx.answers.of(sweeps::settle(&ctx.db, namespace)).await?,
         Some(doubt) => {
-            let confirmed = sweeps::refuse(&ctx.db, namespace, count(gone.len()), count(total)).await?;
+            let refused = sweeps::refuse(&ctx.db, namespace, count(gone.len()), count(total));
+            let confirmed = ctx.answers.of(refused).await?;
             if confirmed.is_none_or(|confirmed| count(gone.len()) > confirmed) {
                 if !known {
                     ctx.metrics.sweeps_refused.inc();
@@ -67,11 +68,11 @@ pub(super) async fn sweep(
                 return Ok(Swept::Refused);
             }
             tracing::warn!(%doubt, "a person has confirmed that the tenants are gone");
-            sweeps::settle(&ctx.db, namespace).await?;
+            ctx.answers.of(sweeps::settle(&ctx.db, namespace)).await?;
         }
     }
     for Attached { id, owner_uid, .. } in gone {
-        if tenants::detach(&ctx.db, &id, &owner_uid).await? {
+        if ctx.answers.of(tenants::detach(&ctx.db, &id, &owner_uid)).await? {
             tracing::info!(tenant.name = id, "detached {id}, whose resource is gone");
         }
     }

@@ -61,15 +61,19 @@ impl Server {
 
     /// A write of the status: what it says.
     async fn status(&mut self) -> TenantStatus {
+        self.status_by("flagmeter-operator").await
+    }
+
+    async fn status_by(&mut self, manager: &str) -> TenantStatus {
         let echo = |body: &Value| {
             let mut tenant = body.clone();
             tenant["spec"] = json!({ "monthlyQuota": 1 });
             (200, tenant)
         };
         let (method, uri, body) = self.next(echo).await;
-        let expected = "/apis/flagmeter.dev/v1alpha1/namespaces/shop/tenants/acme/status?\
-                        &force=true&fieldManager=flagmeter-operator";
-        assert_eq!((method, uri.as_str()), (Method::PATCH, expected));
+        let status = "/apis/flagmeter.dev/v1alpha1/namespaces/shop/tenants/acme/status";
+        assert_eq!(method, Method::PATCH);
+        assert_eq!(uri, format!("{status}?&force=true&fieldManager={manager}"));
         serde_json::from_value(body["status"].clone()).unwrap()
     }
 
@@ -132,6 +136,7 @@ fn context(db: PgPool) -> (Arc<Context>, Server) {
             resync: RESYNC,
             key_overlap: SignedDuration::from_hours(24),
             allow_http: false,
+            patience: Duration::from_secs(30),
         },
     );
     (Arc::new(context), Server(calls))
@@ -267,18 +272,40 @@ async fn a_database_that_is_away_is_reported_and_tried_again_with_growing_pauses
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
-async fn a_resource_that_does_not_parse_waits_for_an_edit(db: PgPool) {
+async fn a_tenant_that_was_changed_since_it_was_read_is_tried_again_without_a_word(db: PgPool) {
+    let (ctx, mut server) = context(db.clone());
+    let mut tenant = acme(&json!({ "url": URL }), None).0.clone().unwrap();
+    tenant.spec.deletion_policy = flagmeter_crds::DeletionPolicy::Delete;
+    let conflict = |_: &Value| (409, json!({ "kind": "Status", "reason": "Conflict", "code": 409 }));
+    let tenant = Arc::new(DeserializeGuard(Ok(tenant)));
+    let (outcome, (method, uri, _)) =
+        tokio::join!(reconcile(tenant, Arc::clone(&ctx)), server.next(conflict));
+    assert_eq!((method, outcome.unwrap()), (Method::PATCH, Action::requeue(CONFLICT_PAUSE)));
+    assert!(uri.contains("/tenants/acme?"), "{uri}");
+    assert_eq!(ctx.metrics.reconciles.with_label_values(&["overtaken"]).get(), 1);
+    drop(ctx);
+    server.has_no_more().await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_resource_that_does_not_parse_says_so_once_and_waits_for_an_edit(db: PgPool) {
     let (ctx, mut server) = context(db.clone());
     let tenant: DeserializeGuard<Tenant> = serde_json::from_value(json!({
-        "metadata": { "name": "acme", "namespace": "shop", "uid": "uid-1" },
+        "metadata": { "name": "acme", "namespace": "shop", "uid": "uid-1", "generation": 2 },
         "spec": { "monthlyQuota": "many" },
     }))
     .unwrap();
     let tenant = Arc::new(tenant);
-    let (outcome, told) = tokio::join!(reconcile(Arc::clone(&tenant), Arc::clone(&ctx)), server.event());
+    let play = async { (server.status_by("flagmeter-operator-unparsed").await, server.event().await) };
+    let (outcome, (status, told)) = tokio::join!(reconcile(Arc::clone(&tenant), Arc::clone(&ctx)), play);
     let error = outcome.unwrap_err();
+    assert_eq!(ready(&status), ("False", "InvalidSpec"));
+    assert_eq!((status.conditions[2].status.as_str(), status.observed_generation), ("True", Some(2)));
     assert_eq!(told, event("Warning", "InvalidSpec"));
-    assert_eq!(error_policy(tenant, &error, ctx), Action::await_change());
+    assert_eq!(error_policy(Arc::clone(&tenant), &error, Arc::clone(&ctx)), Action::await_change());
+    // The write comes back from the watch.
+    reconcile(tenant, Arc::clone(&ctx)).await.unwrap_err();
     assert!(kinds(&db).await.is_empty());
+    drop(ctx);
     server.has_no_more().await;
 }

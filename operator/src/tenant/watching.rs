@@ -1,8 +1,11 @@
 //! Whether what is watched can be watched, said once when that changes: in the log, in a metric, and where nothing can
 //! be done meanwhile, in the readiness.
 
+use std::time::Duration;
+
 use flagmeter_runtime::telemetry::chain;
-use kube::runtime::watcher;
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, DefaultBackoff, Event};
 use prometheus::IntGauge;
 
 use super::scope::Scope;
@@ -34,6 +37,25 @@ impl Unwatchable {
     }
 }
 
+/// The pauses of a watch that fails. They grow up to a minute, and are short again after two minutes without one.
+///
+/// kube's own are short again whenever the watch says something, and it says that it begins before each attempt: one
+/// that cannot begin would be tried once a second for ever.
+#[derive(Default)]
+pub(super) struct Patient(DefaultBackoff);
+
+impl Iterator for Patient {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0.next()
+    }
+}
+
+impl Backoff for Patient {
+    fn reset(&mut self) {}
+}
+
 /// A watch of one scope.
 pub(super) struct Watching {
     /// `Tenants` or `Secrets`.
@@ -59,8 +81,10 @@ impl Watching {
 
     /// Notes what came of the watch. Answers whether something keeps it from working that only a person can change, if
     /// that is another answer than before.
-    pub(super) fn note<T>(&mut self, event: &Result<T, watcher::Error>) -> Option<Result<(), Unwatchable>> {
+    pub(super) fn note<K>(&mut self, event: &watcher::Result<Event<K>>) -> Option<Result<(), Unwatchable>> {
         let state = match (event, self.state) {
+            // It begins, which says nothing of whether it can.
+            (Ok(Event::Init), before) => before,
             (Ok(_), _) => None,
             (Err(error), before) => match (Unwatchable::of(error), before) {
                 (Some(why), _) => Some(Fault::Lasting(why)),
@@ -111,11 +135,19 @@ impl Drop for Watching {
 
 #[cfg(test)]
 mod tests {
+    use futures::StreamExt;
+    use http::{Request, Response};
+    use kube::Client;
+    use kube::client::Body;
     use kube::core::Status;
+    use kube::runtime::WatchStreamExt;
+    use serde_json::json;
 
     use super::*;
 
-    fn failed(code: u16) -> Result<(), watcher::Error> {
+    type Noted = watcher::Result<Event<()>>;
+
+    fn failed(code: u16) -> Noted {
         let status = Status { code, ..Status::default() };
         Err(watcher::Error::WatchStartFailed(kube::Error::Api(Box::new(status))))
     }
@@ -124,15 +156,48 @@ mod tests {
     fn what_keeps_a_watch_from_working_is_said_once_and_so_is_its_end() {
         let failing = IntGauge::new("failing", "failing").unwrap();
         let mut watching = Watching::new("Tenants", Scope::Cluster, failing.clone());
-        assert_eq!(watching.note(&Ok(())), None);
+        let works: Noted = Ok(Event::InitDone);
+        assert_eq!(watching.note(&works), None);
         assert_eq!((watching.note(&failed(500)), failing.get()), (None, 1));
         assert_eq!(watching.note(&failed(404)), Some(Err(Unwatchable::NotDefined)));
         assert_eq!((watching.note(&failed(404)), failing.get()), (None, 1));
         assert_eq!(watching.note(&failed(403)), Some(Err(Unwatchable::Forbidden)));
         assert_eq!((watching.note(&failed(410)), failing.get()), (None, 1), "it was not seen to work yet");
-        assert_eq!((watching.note(&Ok(())), failing.get()), (Some(Ok(())), 0));
+        assert_eq!((watching.note(&Noted::Ok(Event::Init)), failing.get()), (None, 1), "it only begins");
+        assert_eq!((watching.note(&works), failing.get()), (Some(Ok(())), 0));
         assert_eq!((watching.note(&failed(404)), failing.get()), (Some(Err(Unwatchable::NotDefined)), 1));
         drop(watching);
         assert_eq!(failing.get(), 0, "nothing is watched any more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_cannot_begin_is_tried_less_and_less_often_and_said_once() {
+        let (service, mut server) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
+        let absent = json!({ "kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404 });
+        let play = async {
+            while let Some((_, respond)) = server.next_request().await {
+                let body = Body::from(serde_json::to_vec(&absent).unwrap());
+                respond.send_response(Response::builder().status(404).body(body).unwrap());
+            }
+        };
+        let failing = IntGauge::new("failing", "failing").unwrap();
+        let mut watching = Watching::new("Tenants", Scope::Cluster, failing.clone());
+        let tenants = Scope::Cluster.tenants(Client::new(service, "shop"));
+        let (mut attempts, mut told) = (0, Vec::new());
+        let watch = watcher::watcher(tenants, watcher::Config::default()).backoff(Patient::default());
+        let follow = watch.for_each(|event| {
+            attempts += i32::from(event.is_err());
+            told.extend(watching.note(&event));
+            assert_eq!(failing.get(), i64::from(attempts > 0), "after {attempts}");
+            std::future::ready(())
+        });
+        let five_minutes = tokio::time::sleep(Duration::from_mins(5));
+        tokio::select! {
+            () = play => {}
+            () = follow => {}
+            () = five_minutes => {}
+        }
+        assert!((5..=15).contains(&attempts), "{attempts} attempts in five minutes");
+        assert_eq!(told, [Err(Unwatchable::NotDefined)]);
     }
 }

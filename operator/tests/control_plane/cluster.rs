@@ -1,6 +1,7 @@
 //! A namespace of a test's own, on the control plane that `KUBECONFIG` names.
 
 use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use flagmeter_crds::Tenant;
@@ -19,21 +20,23 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::RwLock;
 
-/// How long anything may take. Most of it takes a second.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long anything may take. Most of it takes a second; what failed five times in a row is tried again after half a
+/// minute.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The operator's ServiceAccount in the chart.
 const ACCOUNT: &str = "flagmeter-operator";
 
-/// The objects that give the operator its rights, as the chart renders them for a release in `namespace`.
-fn rights(namespace: &str, watched: &[&str]) -> Vec<Value> {
+/// The objects that give the operator its rights, as the chart renders them for a release in `namespace` whose value
+/// `operator` says `watches`.
+fn rights(namespace: &str, watches: &Value) -> Vec<Value> {
     let mut env = Env::process();
     let helm: Option<String> = env.with_default("FLAGMETER_HELM", "helm");
     let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/flagmeter");
     let rendered = std::process::Command::new(helm.unwrap())
         .args(["template", "flagmeter", chart, "--namespace", namespace])
         .args(["--values", &format!("{chart}/tests/required.yaml")])
-        .args(["--set-json", &format!("operator.watchNamespaces={}", json!(watched))])
+        .args(["--set-json", &format!("operator={watches}")])
         .args([
             "--show-only",
             "templates/operator-rbac.yaml",
@@ -88,9 +91,11 @@ where
         // One that has ended already, or was never there, is as good.
         let _ = namespaces.delete(&namespace, &DeleteParams::default()).await;
     }
-    let (params, name) = (DeleteParams::default(), format!("{}-{ACCOUNT}-finish", cluster.namespace));
-    let _ = Api::<ClusterRole>::all(cluster.client.clone()).delete(&name, &params).await;
-    let _ = Api::<ClusterRoleBinding>::all(cluster.client.clone()).delete(&name, &params).await;
+    for suffix in ["", "-finish"] {
+        let (params, name) = (DeleteParams::default(), format!("{}-{ACCOUNT}{suffix}", cluster.namespace));
+        let _ = Api::<ClusterRole>::all(cluster.client.clone()).delete(&name, &params).await;
+        let _ = Api::<ClusterRoleBinding>::all(cluster.client.clone()).delete(&name, &params).await;
+    }
     if let Err(panic) = outcome {
         std::panic::resume_unwind(panic);
     }
@@ -149,7 +154,47 @@ impl Cluster {
     /// How such a client reaches the API server, with Roles in the namespaces of `others` too.
     pub(crate) async fn operator_config(&self, others: &[&Cluster]) -> Config {
         let watched: Vec<&str> = others.iter().map(|other| other.namespace.as_str()).collect();
-        for object in rights(&self.namespace, &watched) {
+        self.config_for(json!({ "watchNamespaces": watched }), others).await
+    }
+
+    /// The same with the `ClusterRole` that follows all namespaces, `other` among them.
+    pub(crate) async fn cluster_wide_config(&self, other: &Cluster) -> Config {
+        self.config_for(json!({ "clusterWide": true }), &[other]).await
+    }
+
+    async fn config_for(&self, watches: Value, others: &[&Cluster]) -> Config {
+        let mut config = self.config.clone();
+        config.auth_info = from(json!({ "token": self.operator_token(&watches).await }));
+        // The API server learns of new rights by a watch of its own.
+        let client = Client::try_from(config.clone()).unwrap();
+        let leases: Api<Lease> = Api::namespaced(client.clone(), &self.namespace);
+        eventually("the rights hold", async || leases.get_opt("flagmeter-operator").await.ok()).await;
+        for cluster in others.iter().copied().chain([self]) {
+            let tenants: Api<Tenant> = Api::namespaced(client.clone(), &cluster.namespace);
+            eventually("the rights hold", async || tenants.list(&ListParams::default()).await.ok()).await;
+        }
+        config
+    }
+
+    /// The same as a file for a process of its own.
+    pub(crate) async fn operator_kubeconfig(&self) -> PathBuf {
+        // Waits until the rights hold.
+        self.operator_config(&[]).await;
+        let mut env = Env::process();
+        let admins: PathBuf = env.required("KUBECONFIG").unwrap();
+        let mut kubeconfig: Value =
+            serde_saphyr::from_str(&std::fs::read_to_string(admins).unwrap()).unwrap();
+        for user in kubeconfig["users"].as_array_mut().unwrap() {
+            user["user"] = json!({ "token": self.operator_token(&json!({})).await });
+        }
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.kubeconfig", self.namespace));
+        std::fs::write(&path, kubeconfig.to_string()).unwrap();
+        path
+    }
+
+    /// The token of the operator's account, which gets the chart's rights.
+    async fn operator_token(&self, watches: &Value) -> String {
+        for object in rights(&self.namespace, watches) {
             let object: DynamicObject = from(object);
             let types = object.types.clone().unwrap();
             let (group, version) = types.api_version.split_once('/').unwrap_or(("", "v1"));
@@ -166,17 +211,7 @@ impl Cluster {
         let request = TokenRequest { spec: TokenRequestSpec::default(), ..TokenRequest::default() };
         let accounts: Api<ServiceAccount> = self.api();
         let token = accounts.create_token_request(ACCOUNT, &PostParams::default(), &request).await.unwrap();
-        let mut config = self.config.clone();
-        config.auth_info = from(json!({ "token": token.status.unwrap().token }));
-        // The API server learns of new rights by a watch of its own.
-        let client = Client::try_from(config.clone()).unwrap();
-        let leases: Api<Lease> = Api::namespaced(client.clone(), &self.namespace);
-        eventually("the rights hold", async || leases.get_opt("flagmeter-operator").await.ok()).await;
-        for namespace in watched.into_iter().chain([self.namespace.as_str()]) {
-            let tenants: Api<Tenant> = Api::namespaced(client.clone(), namespace);
-            eventually("the rights hold", async || tenants.list(&ListParams::default()).await.ok()).await;
-        }
-        config
+        token.status.unwrap().token
     }
 
     /// Another namespace, which ends with the test's own.

@@ -1,5 +1,7 @@
 //! The definition of Tenants is taken away, with all of them, and comes back.
 
+use std::time::{Duration, Instant};
+
 use flagmeter_crds::Tenant;
 use flagmeter_store::PgPool;
 use flagmeter_store::postgres::{sweeps, tenants};
@@ -91,6 +93,33 @@ async fn a_definition_that_was_deleted_and_applied_again_costs_nobody_a_row(db: 
             sweeps::refused(&db).await.unwrap().is_empty().then_some(())
         })
         .await;
+        operator.stop().await;
+    })
+    .await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn an_operator_that_starts_without_the_definition_waits_for_it_and_asks_ever_less_often(db: PgPool) {
+    alone_in_namespace(async move |cluster| {
+        let access = cluster.operator_config(&[]).await;
+        delete_definition(&cluster).await;
+        let operator = Running::reaching(access, &[&cluster], &db, "operator-0");
+        let failing = operator.metrics.watches_failing.with_label_values(&["tenants"]);
+        eventually("it is said in a metric", async || (failing.get() == 1).then_some(())).await;
+        let lists = operator.metrics.api_calls.with_label_values(&["list", "tenants"]);
+        let (before, since) = (lists.get(), Instant::now());
+        eventually("it is tried four times more", async || {
+            assert!(failing.get() == 1 && !operator.is_ready_now(), "nothing has changed");
+            (lists.get() >= before + 4).then_some(())
+        })
+        .await;
+        // Pauses of 0.8 s at least, and of twice as much each time.
+        assert!(since.elapsed() > Duration::from_secs(10), "{:?}", since.elapsed());
+
+        cluster.install_definition().await;
+        operator.leads().await;
+        apply_all(&cluster).await;
+        assert_eq!(failing.get(), 0);
         operator.stop().await;
     })
     .await;

@@ -5,7 +5,7 @@ use flagmeter_store::PgPool;
 use flagmeter_store::postgres::tenants::{self, TenantRow};
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::json;
 
 use crate::cluster::{Cluster, eventually, in_namespace};
@@ -117,16 +117,32 @@ async fn a_row_that_somebody_edited_is_put_back_and_a_resync_writes_nothing(db: 
         assert_eq!(later.metadata.resource_version, tenant.metadata.resource_version);
         assert_eq!(kinds(&db).await, ["created"]);
 
-        sqlx::query("UPDATE tenants SET monthly_quota = 9, time_zone = 'Asia/Tokyo'")
-            .execute(&db)
-            .await
-            .unwrap();
-        sqlx::query("UPDATE slack_webhooks SET enabled = false").execute(&db).await.unwrap();
-        let row = row(&db, "the row is put back", |row| row.monthly_quota == 1_000).await;
-        assert_eq!((row.time_zone.as_str(), row.slack.unwrap().enabled), ("UTC", true));
+        // At once, so that it is one repair.
+        sqlx::query(
+            "WITH slack AS (UPDATE slack_webhooks SET enabled = false)
+             UPDATE tenants SET monthly_quota = 9, time_zone = 'Asia/Tokyo'",
+        )
+        .execute(&db)
+        .await
+        .unwrap();
+        row(&db, "the row is put back", |row| {
+            let enabled = row.slack.as_ref().is_some_and(|slack| slack.enabled);
+            (row.monthly_quota, row.time_zone.as_str(), enabled) == (1_000, "UTC", true)
+        })
+        .await;
         event(&cluster, "DriftRepaired").await;
-        eventually("it is counted", async || (operator.metrics.drift_repairs.get() >= 1).then_some(())).await;
-        assert!(kinds(&db).await[1..].iter().all(|kind| kind == "drift_repaired"));
+        eventually("it is counted", async || (operator.metrics.drift_repairs.get() == 1).then_some(())).await;
+        let trail: Vec<(String, String, Option<String>, Option<String>)> = sqlx::query_as(
+            "SELECT actor, kind, before ->> 'monthlyQuota', after ->> 'monthlyQuota' FROM tenant_changes ORDER BY id",
+        )
+        .fetch_all(&db)
+        .await
+        .unwrap();
+        let line = |kind: &str, before: Option<&str>, after: &str| {
+            let by = "flagmeter-operator".to_owned();
+            (by, kind.to_owned(), before.map(str::to_owned), Some(after.to_owned()))
+        };
+        assert_eq!(trail, [line("created", None, "1000"), line("drift_repaired", Some("9"), "1000")]);
         operator.stop().await;
     })
     .await;
@@ -221,24 +237,65 @@ async fn a_tenant_that_went_while_no_operator_looked_is_detached(db: PgPool) {
     .await;
 }
 
+/// An alert of acme's that could not be delivered.
+async fn fail_to_alert(db: &PgPool) {
+    sqlx::query(
+        "WITH alert AS (
+             INSERT INTO alerts (tenant, period_start, period_end, threshold, monthly_quota, total_tokens, kind)
+             VALUES ('acme', '2026-06-01T00:00:00Z', '2026-07-01T00:00:00Z', 80, 1000, 800, 'crossed')
+             RETURNING id
+         )
+         INSERT INTO alert_deliveries (alert, channel, state, last_error)
+         SELECT id, 'slack', 'failed', 'Slack answered 404' FROM alert",
+    )
+    .execute(db)
+    .await
+    .unwrap();
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn what_became_of_anothers_alerts_is_not_shown_and_what_was_shown_goes(db: PgPool) {
+    in_namespace(async move |cluster| {
+        flagmeter_store::testing::add_tenant(&db, "acme").await;
+        fail_to_alert(&db).await;
+        cluster.apply("acme", json!({ "monthlyQuota": 5 })).await;
+        // As if it had been shown before the operator knew whose the id is.
+        let shown = json!({
+            "apiVersion": "flagmeter.dev/v1alpha1",
+            "kind": "Tenant",
+            "status": { "conditions": [{
+                "type": "AlertDelivered",
+                "status": "False",
+                "reason": "DeliveryFailed",
+                "message": "Slack answered 404",
+                "lastTransitionTime": "2026-06-01T00:00:00Z",
+            }] },
+        });
+        let params = PatchParams::apply("flagmeter-operator-alerts").force();
+        let tenants: Api<Tenant> = cluster.api();
+        tenants.patch_status("acme", &params, &Patch::Apply(shown)).await.unwrap();
+
+        let operator = Running::start(&cluster, &db, "operator-0").await;
+        cluster.reported("acme", "TenantIdTaken").await;
+        eventually("it is not shown any more", async || {
+            let conditions = tenants.get("acme").await.unwrap().status?.conditions;
+            conditions.iter().all(|one| one.type_ != "AlertDelivered").then_some(())
+        })
+        .await;
+        let events = cluster.api::<Event>().list(&ListParams::default()).await.unwrap();
+        assert!(events.iter().all(|event| event.reason.as_deref() != Some("DeliveryFailed")));
+        operator.stop().await;
+    })
+    .await;
+}
+
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
 async fn whether_an_alert_arrived_is_a_condition_and_a_failure_an_event(db: PgPool) {
     in_namespace(async move |cluster| {
         let operator = Running::start(&cluster, &db, "operator-0").await;
         cluster.apply("acme", json!({ "monthlyQuota": 1_000 })).await;
         cluster.reported("acme", "Synced").await;
-        sqlx::query(
-            "WITH alert AS (
-                 INSERT INTO alerts (tenant, period_start, period_end, threshold, monthly_quota, total_tokens, kind)
-                 VALUES ('acme', '2026-06-01T00:00:00Z', '2026-07-01T00:00:00Z', 80, 1000, 800, 'crossed')
-                 RETURNING id
-             )
-             INSERT INTO alert_deliveries (alert, channel, state, last_error)
-             SELECT id, 'slack', 'failed', 'Slack answered 404' FROM alert",
-        )
-        .execute(&db)
-        .await
-        .unwrap();
+        fail_to_alert(&db).await;
         let tenants: Api<Tenant> = cluster.api();
         let condition = async |status: &str| {
             eventually(&format!("AlertDelivered is {status}"), async || {
@@ -251,7 +308,10 @@ async fn whether_an_alert_arrived_is_a_condition_and_a_failure_an_event(db: PgPo
         assert_eq!(failed.reason, "DeliveryFailed");
         assert!(failed.message.contains("Slack answered 404"), "{}", failed.message);
         event(&cluster, "DeliveryFailed").await;
-        sqlx::query("UPDATE alert_deliveries SET state = 'delivered', last_error = NULL").execute(&db).await.unwrap();
+        sqlx::query("UPDATE alert_deliveries SET state = 'delivered', last_error = NULL")
+            .execute(&db)
+            .await
+            .unwrap();
         condition("True").await;
         // The other conditions are another manager's, and stay.
         let tenant = cluster.reported("acme", "Synced").await;

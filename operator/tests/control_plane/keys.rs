@@ -115,6 +115,80 @@ async fn after_a_rotation_the_former_key_works_on_for_a_day(db: PgPool) {
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_tenant_that_is_deleted_and_applied_again_is_ready_with_a_key_of_its_own_alone(db: PgPool) {
+    in_namespace(async move |cluster| {
+        let operator = Running::start(&cluster, &db, "operator-0").await;
+        let spec = json!({ "monthlyQuota": 1_000 });
+        cluster.apply("acme", spec.clone()).await;
+        cluster.reported("acme", "Synced").await;
+        let mut former = key(&cluster, "the Secret is made", |_| true).await;
+        for _ in 0..3 {
+            cluster.api::<Tenant>().delete("acme", &DeleteParams::default()).await.unwrap();
+            let tenant = cluster.apply("acme", spec.clone()).await;
+            // The moment it is Ready, what is in the Secret is good.
+            let reported = eventually("it is Ready", async || {
+                let tenant = cluster.api::<Tenant>().get("acme").await.unwrap();
+                let conditions = tenant.status.iter().flat_map(|status| &status.conditions);
+                let mut ready = conditions.filter(|one| one.type_ == "Ready" && one.status == "True");
+                ready.next().is_some().then_some(tenant)
+            })
+            .await;
+            assert_eq!(reported.metadata.uid, tenant.metadata.uid);
+            let secret = cluster.api::<Secret>().get(NAME).await.unwrap();
+            assert_eq!(Some(&secret.owner_references()[0].uid), tenant.metadata.uid.as_ref());
+            let current = key(&cluster, "it holds another key", |_| true).await;
+            assert_ne!(current, former);
+            assert!(only(&current)(&api_keys::of_tenant(&db, "acme").await.unwrap()), "it alone is good");
+            former = current;
+        }
+        operator.stop().await;
+    })
+    .await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn keys_that_somebody_changed_in_postgresql_are_put_back_and_said_so(db: PgPool) {
+    in_namespace(async move |cluster| {
+        let operator = Running::start(&cluster, &db, "operator-0").await;
+        cluster.apply("acme", json!({ "monthlyQuota": 1_000 })).await;
+        cluster.reported("acme", "Synced").await;
+        let current = key(&cluster, "the Secret is made", |_| true).await;
+        rows(&db, "its hash is kept", only(&current)).await;
+        sqlx::query(
+            "WITH added AS (INSERT INTO api_keys (hash, tenant) VALUES (sha256('theirs'), 'acme'), (sha256('too'), 'acme'))
+             DELETE FROM api_keys WHERE tenant = 'acme'",
+        )
+        .execute(&db)
+        .await
+        .unwrap();
+        rows(&db, "the keys are put back", only(&current)).await;
+        eventually("it is counted", async || (operator.metrics.drift_repairs.get() == 1).then_some(())).await;
+        let trail: Vec<(String, String, Option<String>, Option<String>)> = sqlx::query_as(
+            "SELECT actor, kind, before ->> 'keys', after ->> 'keys' FROM tenant_changes ORDER BY id DESC LIMIT 1",
+        )
+        .fetch_all(&db)
+        .await
+        .unwrap();
+        let [actor, kind] = ["flagmeter-operator", "keys_repaired"].map(str::to_owned);
+        assert_eq!(trail, [(actor, kind, Some("2".to_owned()), Some("1".to_owned()))]);
+
+        // It is no word on the row, which is as it was last written.
+        let reconciles = operator.metrics.reconciles.with_label_values(&["in_force"]);
+        let before = reconciles.get();
+        eventually("two resyncs", async || (reconciles.get() >= before + 2).then_some(())).await;
+        sqlx::query("UPDATE tenants SET monthly_quota = 9").execute(&db).await.unwrap();
+        let kinds = async || {
+            let kinds: Vec<String> =
+                sqlx::query_scalar("SELECT kind FROM tenant_changes ORDER BY id").fetch_all(&db).await.unwrap();
+            (kinds == ["created", "keys_repaired", "drift_repaired"]).then_some(())
+        };
+        eventually("drift of the row is told from an edit", kinds).await;
+        operator.stop().await;
+    })
+    .await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
 async fn a_secret_that_is_somebody_elses_is_left_alone_and_said_so(db: PgPool) {
     in_namespace(async move |cluster| {
         cluster.apply_secret(NAME, json!({ "password": "theirs" })).await;

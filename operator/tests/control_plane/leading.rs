@@ -10,6 +10,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use crate::cluster::{eventually, in_namespace};
+use crate::process::Process;
 use crate::running::Running;
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
@@ -50,19 +51,46 @@ async fn a_leader_whose_lease_is_another_s_ends(db: PgPool) {
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
-async fn a_leader_that_is_killed_is_replaced_within_twenty_seconds(db: PgPool) {
+async fn a_leader_that_is_killed_is_replaced_when_its_lease_has_run_out_within_twenty_seconds(db: PgPool) {
     in_namespace(async move |cluster| {
-        let first = Running::start(&cluster, &db, "operator-0").await;
+        let kubeconfig = cluster.operator_kubeconfig().await;
+        let first = Process::start(&cluster, &kubeconfig, &db, "operator-0").await;
         first.leads().await;
-        let second = Running::start(&cluster, &db, "operator-1").await;
+        let second = Process::start(&cluster, &kubeconfig, &db, "operator-1").await;
         second.is_ready().await;
+        let leases: Api<Lease> = cluster.api();
+        let lease = async || leases.get(lease::NAME).await.unwrap().spec.unwrap();
 
+        first.kill().await;
         let killed = Instant::now();
-        // It gives nothing back.
-        drop(first);
+        let left = lease().await;
+        assert_eq!(left.holder_identity.as_deref(), Some("operator-0"), "it gives nothing back");
         second.leads().await;
         let took = killed.elapsed();
         assert!(took < Duration::from_secs(20), "{took:?}");
+        let taken = lease().await;
+        assert_eq!(taken.holder_identity.as_deref(), Some("operator-1"));
+        let held = taken.acquire_time.unwrap().0.duration_since(left.renew_time.unwrap().0);
+        assert!(held.as_secs() >= 15, "the lease was taken after {held}, before its end");
+        cluster.apply("acme", json!({ "monthlyQuota": 1_000 })).await;
+        cluster.reported("acme", "Synced").await;
+    })
+    .await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_leader_that_is_dropped_gives_nothing_back_behind_ones_back(db: PgPool) {
+    in_namespace(async move |cluster| {
+        let operator = Running::start(&cluster, &db, "operator-0").await;
+        operator.leads().await;
+        let second = Running::start(&cluster, &db, "operator-1").await;
+        second.is_ready().await;
+        let leases: Api<Lease> = cluster.api();
+        let renewed = leases.get(lease::NAME).await.unwrap().spec.unwrap().renew_time.unwrap().0;
+        drop(operator);
+        second.leads().await;
+        let taken = leases.get(lease::NAME).await.unwrap().spec.unwrap().acquire_time.unwrap().0;
+        assert!(taken.duration_since(renewed).as_secs() >= 15, "{renewed}, {taken}");
         second.stop().await;
     })
     .await;

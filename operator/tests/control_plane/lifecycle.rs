@@ -1,17 +1,20 @@
 //! How a tenant is suspended, uses up its quota, ends, and comes back.
 
 use flagmeter_crds::Tenant;
-use flagmeter_operator::tenant::{FINALIZER, SKIP_CLEANUP};
+use flagmeter_operator::metrics::Metrics;
+use flagmeter_operator::tenant::{FINALIZER, SKIP_CLEANUP, Scope};
 use flagmeter_store::PgPool;
-use flagmeter_store::postgres::tenants;
+use flagmeter_store::postgres::{self, tenants};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
+use prometheus::Registry;
 use serde_json::{Value, json};
+use sqlx::ConnectOptions as _;
 
-use crate::cluster::{Cluster, eventually, in_namespace};
+use crate::cluster::{Cluster, alone_in_namespace, eventually, in_namespace};
 use crate::proxy::Proxy;
-use crate::running::{Running, sealer};
+use crate::running::{Running, context, sealer};
 
 /// The tenant's condition, once it has `status` and `reason`.
 async fn condition(cluster: &Cluster, type_: &str, status: &str, reason: &str) -> Condition {
@@ -67,10 +70,7 @@ pub(crate) async fn through_a_wire(db: &PgPool) -> (PgPool, Proxy) {
     let options = (*db.connect_options()).clone();
     let proxy = Proxy::to(&format!("{}:{}", options.get_host(), options.get_port())).await;
     let options = options.host("127.0.0.1").port(proxy.address.port());
-    let pool = sqlx::postgres::PgPoolOptions::new()
-        .max_connections(6)
-        .acquire_timeout(std::time::Duration::from_secs(2))
-        .connect_lazy_with(options);
+    let pool = postgres::pool(options.to_url_lossy().as_str(), "flagmeter-operator", 6).unwrap();
     (pool, proxy)
 }
 
@@ -205,6 +205,47 @@ async fn the_annotation_lets_a_tenant_go_whatever_is_away(db: PgPool) {
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_database_that_is_frozen_is_said_to_be_away_and_the_annotation_lets_go(db: PgPool) {
+    in_namespace(async move |cluster| {
+        let (pool, wire) = through_a_wire(&db).await;
+        let operator = Running::start(&cluster, &pool, "operator-0").await;
+        // More than are worked on at once.
+        let others = ["t0", "t1", "t2", "t3", "t4", "t5"];
+        for name in others.into_iter().chain(["acme"]) {
+            cluster.apply(name, json!({ "monthlyQuota": 1_000, "deletionPolicy": "Delete" })).await;
+        }
+        for name in others.into_iter().chain(["acme"]) {
+            cluster.reported(name, "Synced").await;
+        }
+        wire.freeze();
+        for name in others {
+            cluster.apply(name, json!({ "monthlyQuota": 2_000, "deletionPolicy": "Delete" })).await;
+        }
+        delete(&cluster).await;
+        let waits = condition(&cluster, "Reconciling", "True", "DatabaseUnavailable").await;
+        assert!(waits.message.contains("failed to delete the tenant's rows"), "{}", waits.message);
+        for name in others {
+            cluster.reported(name, "DatabaseUnavailable").await;
+        }
+        merge(&cluster, json!({ "metadata": { "annotations": { SKIP_CLEANUP: "true" } } })).await;
+        gone(&cluster).await;
+        assert_eq!(rows(&db, "tenants").await, 7);
+
+        wire.mend();
+        for name in others {
+            cluster.reported(name, "Synced").await;
+        }
+        eventually("the row is detached", async || {
+            let found = tenants::find(&db, &sealer(), "acme").await.unwrap()?;
+            found.row.detached_at.map(drop)
+        })
+        .await;
+        operator.stop().await;
+    })
+    .await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
 async fn what_an_earlier_deletion_left_is_deleted_before_a_new_tenant_begins(db: PgPool) {
     in_namespace(async move |cluster| {
         let operator = Running::start(&cluster, &db, "operator-0").await;
@@ -241,6 +282,46 @@ async fn an_id_that_becomes_free_goes_to_whoever_waits_for_it_in_another_namespa
         other.reported("acme", "Synced").await;
         let found = tenants::find(&db, &sealer(), "acme").await.unwrap().unwrap();
         assert_eq!((found.row.owner.namespace, found.row.monthly_quota), (other.namespace.clone(), 5));
+        operator.stop().await;
+    })
+    .await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn an_operator_of_all_namespaces_follows_each_and_knows_whose_an_id_is(db: PgPool) {
+    // It sees the Tenants of all other tests, so no other is to run, and what those that have ended left is to be gone.
+    alone_in_namespace(async move |cluster| {
+        let all: Api<Tenant> = Api::all(cluster.client.clone());
+        eventually("no other test's Tenants are left", async || {
+            let left = all.list(&ListParams::default()).await.unwrap();
+            // Those wait for an operator, which this one is.
+            left.iter().all(|tenant| !tenant.finalizers().is_empty()).then_some(())
+        })
+        .await;
+        let other = cluster.beside().await;
+        let access = cluster.cluster_wide_config(&other).await;
+        let metrics = Metrics::register(&Registry::new()).unwrap();
+        let mut context = context(access, &[&cluster], &db, "operator-0", &metrics);
+        context.settings.scopes = vec![Scope::Cluster];
+        let operator = Running::of(context, None);
+        let slack = json!({ "secretRef": { "name": "hook" } });
+        other.apply("elsewhere", json!({ "monthlyQuota": 5, "alerts": { "slack": slack } })).await;
+        other.reported("elsewhere", "SecretNotFound").await;
+        other.apply_secret("hook", json!({ "url": "https://hooks.slack.com/services/T0/B0/x" })).await;
+        other.reported("elsewhere", "Synced").await;
+        cluster.apply("everywhere", json!({ "monthlyQuota": 1_000 })).await;
+        cluster.reported("everywhere", "Synced").await;
+        other.apply("everywhere", json!({ "monthlyQuota": 5 })).await;
+        other.reported("everywhere", "TenantIdTaken").await;
+
+        cluster.api::<Tenant>().delete("everywhere", &DeleteParams::default()).await.unwrap();
+        eventually("the row is detached", async || {
+            let found = tenants::find(&db, &sealer(), "everywhere").await.unwrap()?;
+            found.row.detached_at.map(drop)
+        })
+        .await;
+        let found = tenants::find(&db, &sealer(), "elsewhere").await.unwrap().unwrap();
+        assert_eq!((found.row.owner.namespace, found.row.detached_at), (other.namespace.clone(), None));
         operator.stop().await;
     })
     .await;

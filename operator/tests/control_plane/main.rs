@@ -15,6 +15,7 @@ mod leading;
 mod lifecycle;
 mod lint;
 mod outage;
+mod process;
 mod proxy;
 mod resilience;
 mod rights;

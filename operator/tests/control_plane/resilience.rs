@@ -1,19 +1,28 @@
 //! What holds while servers are away.
 
+use std::sync::{Arc, Mutex};
+
 use flagmeter_crds::Tenant;
 use flagmeter_operator::Error;
+use flagmeter_operator::metrics::Metrics;
 use flagmeter_store::PgPool;
 use flagmeter_store::postgres::{sweeps, tenants};
+use futures::StreamExt as _;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::api::{DeleteParams, ListParams};
-use kube::{Api, Config};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client, Config};
+use prometheus::Registry;
 use serde_json::json;
+use tokio::task::JoinHandle;
 
 use crate::cluster::{Cluster, eventually, in_namespace};
 use crate::lifecycle::through_a_wire;
 use crate::proxy::Proxy;
-use crate::running::{Running, sealer};
+use crate::running::{Running, context, sealer};
+use crate::scaling;
 
 /// The operator's way to the API server, over a wire that can be cut.
 pub(crate) async fn over_a_wire(cluster: &Cluster) -> (Config, Proxy) {
@@ -25,18 +34,70 @@ pub(crate) async fn over_a_wire(cluster: &Cluster) -> (Config, Proxy) {
     (config, proxy)
 }
 
+/// An operator that scales, and wants `min` workers at least.
+fn with_scaler(cluster: &Cluster, access: Config, db: &PgPool, identity: &str, min: u32) -> Running {
+    let registry = Registry::new();
+    let scaler = scaling::deaf(Client::try_from(access.clone()).unwrap(), cluster, &registry, min);
+    let metrics = Metrics::register(&registry).unwrap();
+    Running::of(context(access, &[cluster], db, identity, &metrics), Some(scaler))
+}
+
+/// How many workers there were to be, one number after the other.
+struct Numbers {
+    seen: Arc<Mutex<Vec<i32>>>,
+    task: JoinHandle<()>,
+}
+
+impl Numbers {
+    fn of(cluster: &Cluster) -> Self {
+        let (seen, workers) = (Arc::new(Mutex::new(Vec::new())), cluster.api::<Deployment>());
+        let record = Arc::clone(&seen);
+        let task = tokio::spawn(async move {
+            let config = watcher::Config::default().fields(&format!("metadata.name={}", scaling::WORKERS));
+            let mut changes = Box::pin(watcher(workers, config).default_backoff().applied_objects());
+            while let Some(change) = changes.next().await {
+                let number = change.ok().and_then(|workers| workers.spec?.replicas);
+                let mut seen = record.lock().unwrap();
+                if let Some(number) = number.filter(|number| seen.last() != Some(number)) {
+                    seen.push(number);
+                }
+            }
+        });
+        Self { seen, task }
+    }
+
+    /// Waits until these were the numbers; others before them would fail the test.
+    async fn are(&self, expected: &[i32]) {
+        eventually(&format!("the numbers are {expected:?}"), async || {
+            let seen = self.seen.lock().unwrap().clone();
+            assert!(expected.starts_with(&seen), "{seen:?}, not {expected:?}");
+            (seen == expected).then_some(())
+        })
+        .await;
+    }
+}
+
+impl Drop for Numbers {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
 async fn an_api_server_that_was_away_for_a_moment_is_followed_again(db: PgPool) {
     in_namespace(async move |cluster| {
         let (access, wire) = over_a_wire(&cluster).await;
-        let operator = Running::reaching(access, &[&cluster], &db, "operator-0");
+        let operator = with_scaler(&cluster, access, &db, "operator-0", 2);
         operator.leads().await;
         wire.cut();
         cluster.apply("acme", json!({ "monthlyQuota": 1_000 })).await;
+        scaling::deploy(&cluster, 1).await;
         tokio::task::yield_now().await;
         assert!(tenants::find(&db, &sealer(), "acme").await.unwrap().is_none());
         wire.mend();
         cluster.reported("acme", "Synced").await;
+        let scaled = async || (scaling::replicas(&cluster).await == Some(2)).then_some(());
+        eventually("the workers are scaled again", scaled).await;
         operator.stop().await;
     })
     .await;
@@ -46,10 +107,14 @@ async fn an_api_server_that_was_away_for_a_moment_is_followed_again(db: PgPool) 
 async fn a_leader_that_cannot_renew_its_lease_ends_before_another_leads(db: PgPool) {
     in_namespace(async move |cluster| {
         let (access, wire) = over_a_wire(&cluster).await;
-        let first = Running::reaching(access, &[&cluster], &db, "operator-0");
+        scaling::deploy(&cluster, 1).await;
+        let numbers = Numbers::of(&cluster);
+        // Each would have another number of workers: two that write it would show.
+        let first = with_scaler(&cluster, access, &db, "operator-0", 2);
         first.leads().await;
-        let second = Running::start(&cluster, &db, "operator-1").await;
+        let second = with_scaler(&cluster, cluster.operator_config(&[]).await, &db, "operator-1", 3);
         second.is_ready().await;
+        numbers.are(&[1, 2]).await;
         wire.cut();
         eventually("the second leads", async || {
             let (one, other) = (first.metrics.leader.get(), second.metrics.leader.get());
@@ -61,7 +126,10 @@ async fn a_leader_that_cannot_renew_its_lease_ends_before_another_leads(db: PgPo
         assert!(matches!(ended, Err(Error::LeaseLost)), "{ended:?}");
         cluster.apply("acme", json!({ "monthlyQuota": 1_000 })).await;
         cluster.reported("acme", "Synced").await;
+        wire.mend();
+        numbers.are(&[1, 2, 3]).await;
         second.stop().await;
+        numbers.are(&[1, 2, 3]).await;
     })
     .await;
 }
@@ -165,7 +233,7 @@ async fn tenants_that_all_went_at_once_are_detached_when_a_person_says_so(db: Pg
             .await;
         assert_eq!(attached().await, 6);
 
-        assert_eq!(sweeps::confirm(&db, &cluster.namespace, "tests").await.unwrap(), Some(6));
+        assert!(sweeps::confirm(&db, &cluster.namespace, 6, "tests").await.unwrap());
         eventually("they are detached", async || (attached().await == 0).then_some(())).await;
         assert_eq!(sweeps::refused(&db).await.unwrap(), []);
         operator.stop().await;

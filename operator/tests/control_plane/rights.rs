@@ -52,12 +52,14 @@ async fn the_operator_may_do_its_work_and_nothing_else() {
             (own, "create", "coordination.k8s.io/leases", None, true),
             (own, "patch", "coordination.k8s.io/leases", Some("flagmeter-operator"), true),
             (own, "patch", "coordination.k8s.io/leases", Some("another"), false),
+            (own, "get", tenants, None, false),
             (own, "create", tenants, None, false),
             (own, "delete", tenants, None, false),
             (own, "deletecollection", tenants, None, false),
             (own, "create", "/pods/exec", None, false),
             (own, "list", "/pods", None, false),
             (own, "get", "/configmaps", Some("another"), false),
+            (own, "get", "apps/deployments/scale", Some("flagmeter-worker"), false),
             (own, "patch", "apps/deployments", None, false),
             (own, "delete", "apps/deployments", None, false),
             (own, "patch", "apps/deployments/scale", Some("flagmeter-worker"), true),
@@ -106,6 +108,34 @@ async fn a_namespace_that_is_watched_too_is_opened_and_no_other() {
             assert_eq!(may(&client, "default", verb, resource, None).await, allowed, "{verb} {resource}");
         }
         assert!(!may(&client, "default", "get", "/secrets", None).await);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn all_namespaces_are_opened_for_tenants_and_their_secrets_and_for_nothing_else() {
+    in_namespace(async |cluster| {
+        let other = cluster.beside().await;
+        let client = Client::try_from(cluster.cluster_wide_config(&other).await).unwrap();
+        for (verb, resource, name, allowed) in [
+            ("list", "flagmeter.dev/tenants", None, true),
+            ("patch", "flagmeter.dev/tenants/status", None, true),
+            ("list", "/secrets", None, true),
+            ("create", "/secrets", None, true),
+            ("delete", "/secrets", None, false),
+            ("delete", "flagmeter.dev/tenants", None, false),
+            ("patch", "apps/deployments", None, false),
+            ("patch", "apps/deployments/scale", Some("flagmeter-worker"), false),
+            ("create", "coordination.k8s.io/leases", None, false),
+            ("create", "/pods/exec", None, false),
+            ("list", "/namespaces", None, false),
+            ("patch", "rbac.authorization.k8s.io/clusterroles", None, false),
+        ] {
+            for namespace in ["", &other.namespace] {
+                let seen = may(&client, namespace, verb, resource, name).await;
+                assert_eq!(seen, allowed, "{verb} {resource} in {namespace:?}");
+            }
+        }
     })
     .await;
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use flagmeter_operator::metrics::Metrics;
+use flagmeter_operator::scaler::Scaler;
 use flagmeter_operator::tenant::{Context, Scope, Settings};
 use flagmeter_operator::{CONDITIONS, Error, Operator, calls};
 use flagmeter_runtime::admin::Readiness;
@@ -46,6 +47,7 @@ pub(crate) fn context(
         resync: Duration::from_secs(1),
         key_overlap: SignedDuration::from_hours(24),
         allow_http: false,
+        patience: Duration::from_secs(2),
     };
     Context::new(client, db.clone(), sealer(), metrics.clone(), Clock::system(), settings)
 }
@@ -59,11 +61,16 @@ impl Running {
     /// The same by another way to the API server, for the Tenants of several namespaces; the first is its own.
     pub(crate) fn reaching(access: Config, watched: &[&Cluster], db: &PgPool, identity: &str) -> Self {
         let metrics = Metrics::register(&Registry::new()).unwrap();
+        Self::of(context(access, watched, db, identity, &metrics), None)
+    }
+
+    /// One that works with this, and scales.
+    pub(crate) fn of(context: Context, scaler: Option<Scaler>) -> Self {
+        let (metrics, identity) = (context.metrics.clone(), context.settings.identity.clone());
         let readiness = Readiness::of(&CONDITIONS);
-        let context = context(access, watched, db, identity, &metrics);
         let stop = CancellationToken::new();
-        let operator = Operator { context, readiness: readiness.clone(), scaler: None };
-        let (work, identity) = (operator.run(stop.clone()), identity.to_owned());
+        let operator = Operator { context, readiness: readiness.clone(), scaler };
+        let work = operator.run(stop.clone());
         // Nobody starts it anew here, so what waits for its work should not wait without a word.
         let task = tokio::spawn(async move {
             let outcome = work.await;

@@ -7,11 +7,12 @@ use flagmeter_operator::scaler::{Metrics, Scaler, Settings};
 use flagmeter_runtime::clock::Clock;
 use flagmeter_runtime::env::Env;
 use flagmeter_store::queue::EventQueue;
+use flagmeter_store::testing;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::api::events::v1::Event;
-use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use prometheus::Registry;
 use prometheus::proto::MetricFamily;
@@ -21,35 +22,53 @@ use tokio::task::JoinHandle;
 use crate::cluster::{Cluster, eventually, from, in_namespace};
 
 /// The workers' Deployment, as the chart names it.
-const WORKERS: &str = "flagmeter-worker";
+pub(crate) const WORKERS: &str = "flagmeter-worker";
 
-/// A scaler that runs with the operator's rights, and wants two workers at least.
+/// Nobody listens there.
+const NOWHERE: &str = "redis://127.0.0.1:1";
+
+/// A scaler that runs with the operator's rights.
 struct Running {
     registry: Registry,
     task: JoinHandle<()>,
 }
 
+/// A scaler that wants `min` workers at least, and hears of no load: nobody listens where its queue should be.
+pub(crate) fn deaf(client: Client, cluster: &Cluster, registry: &Registry, min: u32) -> Scaler {
+    scaler(client, cluster, EventQueue::new(NOWHERE).unwrap(), registry, min)
+}
+
+fn scaler(client: Client, cluster: &Cluster, queue: EventQueue, registry: &Registry, min: u32) -> Scaler {
+    let mut env = Env::of([("FLAGMETER_SCALE_DEPLOYMENT", WORKERS), ("VALKEY_URL", NOWHERE)]);
+    let settings = Settings {
+        interval: Duration::from_millis(200),
+        limits: Limits { min, max: 4, ..Limits::default() },
+        ..Settings::read(&mut env).unwrap().unwrap()
+    };
+    let (metrics, namespace) = (Metrics::register(registry).unwrap(), cluster.namespace.clone());
+    Scaler::new(client, queue, metrics, Clock::system(), namespace, "operator-0".to_owned(), settings)
+}
+
+/// The workers' Deployment, of so many.
+pub(crate) async fn deploy(cluster: &Cluster, replicas: i32) {
+    let labels = json!({ "app": "worker" });
+    let pod = json!({ "metadata": { "labels": labels }, "spec": { "containers": [{ "name": "w", "image": "w" }] } });
+    let workers = json!({
+        "metadata": { "name": WORKERS },
+        "spec": { "replicas": replicas, "selector": { "matchLabels": labels }, "template": pod },
+    });
+    cluster.api::<Deployment>().create(&PostParams::default(), &from(workers)).await.unwrap();
+}
+
 impl Running {
+    /// One that wants two workers at least.
     async fn start(cluster: &Cluster) -> Self {
-        // Nobody listens there: what is decided is not a matter of load.
-        let nowhere = "redis://127.0.0.1:1";
-        let mut env = Env::of([("FLAGMETER_SCALE_DEPLOYMENT", WORKERS), ("VALKEY_URL", nowhere)]);
-        let settings = Settings {
-            interval: Duration::from_millis(200),
-            limits: Limits { min: 2, max: 4, ..Limits::default() },
-            ..Settings::read(&mut env).unwrap().unwrap()
-        };
+        Self::sampling(cluster, EventQueue::new(NOWHERE).unwrap()).await
+    }
+
+    async fn sampling(cluster: &Cluster, queue: EventQueue) -> Self {
         let registry = Registry::new();
-        let client: Client = cluster.as_operator().await;
-        let scaler = Scaler::new(
-            client,
-            EventQueue::new(nowhere).unwrap(),
-            Metrics::register(&registry).unwrap(),
-            Clock::system(),
-            cluster.namespace.clone(),
-            "operator-0".to_owned(),
-            settings,
-        );
+        let scaler = scaler(cluster.as_operator().await, cluster, queue, &registry, 2);
         Self { registry, task: tokio::spawn(async move { scaler.run().await }) }
     }
 
@@ -71,7 +90,7 @@ impl Drop for Running {
     }
 }
 
-async fn replicas(cluster: &Cluster) -> Option<i32> {
+pub(crate) async fn replicas(cluster: &Cluster) -> Option<i32> {
     cluster.api::<Deployment>().get(WORKERS).await.unwrap().spec?.replicas
 }
 
@@ -102,13 +121,7 @@ async fn told(cluster: &Cluster, key: &str, value: &str) {
 #[tokio::test]
 async fn somebody_elses_number_is_left_alone_and_ones_own_is_written_and_both_are_said() {
     in_namespace(async |cluster| {
-        let labels = json!({ "app": "worker" });
-        let pod = json!({ "metadata": { "labels": labels }, "spec": { "containers": [{ "name": "w", "image": "w" }] } });
-        let workers = json!({
-            "metadata": { "name": WORKERS },
-            "spec": { "replicas": 1, "selector": { "matchLabels": labels }, "template": pod },
-        });
-        cluster.api::<Deployment>().create(&PostParams::default(), &from(workers)).await.unwrap();
+        deploy(&cluster, 1).await;
         let autoscaler = json!({
             "metadata": { "name": "theirs" },
             "spec": {
@@ -136,6 +149,96 @@ async fn somebody_elses_number_is_left_alone_and_ones_own_is_written_and_both_ar
         assert!(note.contains('2') && note.contains("Valkey"), "{note}");
         told(&cluster, "replicas", "2").await;
         drop(scaler);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_scale_by_hand_is_left_for_a_while_and_the_annotation_leaves_all_to_others() {
+    in_namespace(async |cluster| {
+        deploy(&cluster, 1).await;
+        let scaler = Running::start(&cluster).await;
+        eventually("the minimum is kept", async || (replicas(&cluster).await == Some(2)).then_some(())).await;
+
+        let by_hand = Patch::Merge(json!({ "spec": { "replicas": 3 } }));
+        let workers: Api<Deployment> = cluster.api();
+        workers.patch_scale(WORKERS, &PatchParams::default(), &by_hand).await.unwrap();
+        let note = event(&cluster, "ManualScale").await;
+        assert!(note.contains("somebody scaled it from 2"), "{note}");
+        let paused = async || (scaler.decided("Paused") >= 10.0).then_some(());
+        eventually("ten rounds leave it alone", paused).await;
+        assert_eq!((replicas(&cluster).await, scaler.decided("ManualScale")), (Some(3), 1.0));
+
+        // Fewer than the minimum, even.
+        let theirs = json!({
+            "metadata": { "annotations": { "flagmeter.dev/autoscale": "false" } },
+            "spec": { "replicas": 1 },
+        });
+        workers.patch(WORKERS, &PatchParams::default(), &Patch::Merge(theirs)).await.unwrap();
+        let left = async || (scaler.decided("OtherOwner") >= 10.0).then_some(());
+        eventually("ten rounds leave it to others", left).await;
+        assert_eq!(replicas(&cluster).await, Some(1));
+        let note = event(&cluster, "OtherOwner").await;
+        assert!(note.contains("annotation"), "{note}");
+        told(&cluster, "ScalingActive", "False").await;
+        drop(scaler);
+    })
+    .await;
+}
+
+/// Says that all the workers' pods are ready, as a kubelet would, until all of so many are.
+async fn ready(cluster: &Cluster, workers: i32) {
+    let pods: Api<Pod> = cluster.api();
+    eventually("the workers are ready", async || {
+        for pod in pods.list(&ListParams::default()).await.unwrap() {
+            let status = json!({ "status": {
+                "phase": "Running",
+                "conditions": [{ "type": "Ready", "status": "True" }],
+            } });
+            let name = pod.metadata.name.unwrap();
+            let _ = pods.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await;
+        }
+        let status = cluster.api::<Deployment>().get(WORKERS).await.unwrap().status?;
+        (status.ready_replicas == Some(workers)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_queue_whose_counters_go_back_takes_no_worker_away_and_is_believed_again() {
+    in_namespace(async |cluster| {
+        deploy(&cluster, 3).await;
+        ready(&cluster, 3).await;
+        let stream = format!("flagmeter:test:{}", cluster.namespace);
+        let queue = testing::queue_named(&stream).unwrap();
+        queue.create_group().await.unwrap();
+        for _ in 0..10 {
+            queue.push(b"entry", 10).await.unwrap();
+        }
+        let read = queue.read("w", 10, Duration::from_secs(1)).await.unwrap();
+        let all: Vec<_> = read.iter().map(|entry| (entry.entry_id.as_str(), 10)).collect();
+        queue.confirm(&all).await.unwrap();
+
+        let scaler = Running::sampling(&cluster, testing::queue_named(&stream).unwrap()).await;
+        // What the last three minutes needed is not known yet, so none is taken away.
+        let trusts = async |rounds: f64| {
+            eventually("the samples are believed", async || {
+                assert_eq!(replicas(&cluster).await, Some(3));
+                (scaler.decided("Waits") >= rounds).then_some(())
+            })
+            .await;
+        };
+        trusts(3.0).await;
+        testing::lose_queue(&stream).await.unwrap();
+        queue.create_group().await.unwrap();
+        eventually("it is noticed", async || {
+            assert_eq!(replicas(&cluster).await, Some(3));
+            (scaler.decided("CountersRestarted") >= 1.0).then_some(())
+        })
+        .await;
+        trusts(scaler.decided("Waits") + 3.0).await;
+        drop(scaler);
+        testing::lose_queue(&stream).await.unwrap();
     })
     .await;
 }

@@ -209,7 +209,11 @@ async fn a_narrower_definition_leaves_what_is_not_touched_and_refuses_what_is() 
         definition.write(narrower).await;
         let bare = definition.object("bare", &json!({ "monthlyQuota": 1 }));
         let dry = PostParams { dry_run: true, ..PostParams::default() };
-        eventually("owner is required", async || definition.tenants.create(&dry, &bare).await.err()).await;
+        eventually("owner is required", async || {
+            let refused = definition.tenants.create(&dry, &bare).await.err()?;
+            refused.to_string().contains("spec.owner: Required value").then_some(())
+        })
+        .await;
         let refused = refusal(field("monthlyQuota", json!(11)).await);
         assert!(refused.contains("spec.owner: Required value"), "{refused}");
         definition.tenants.get("acme").await.unwrap();

@@ -328,16 +328,20 @@ impl History {
         })
     }
 
-    /// Takes in what was seen and decided. A decision that was not carried out is followed by
-    /// [`History::forget_expected`].
+    /// Takes in what was seen, and a decision that was carried out.
     pub fn record(&mut self, sample: &Sample, decision: &Decision, limits: &Limits) {
+        self.observe(sample, limits);
+        self.carry_out(sample, decision);
+    }
+
+    /// Takes in what was seen, where what was decided was not carried out.
+    pub fn observe(&mut self, sample: &Sample, limits: &Limits) {
         match (self.estimate(sample, limits), &sample.queue) {
             (Ok(estimate), Some(queue)) => self.learn(sample, queue, &estimate, limits),
             (Err(doubt), queue) => self.distrust(sample, queue.as_ref(), doubt),
             // A sample without a queue has no estimate.
             (Ok(_), None) => {}
         }
-        self.carry_out(sample, decision);
     }
 
     fn learn(&mut self, sample: &Sample, queue: &Queue, estimate: &Estimate, limits: &Limits) {

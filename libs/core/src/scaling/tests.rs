@@ -35,13 +35,21 @@ impl Bench {
         Self { limits, history: History::default(), at, queue, fleet }
     }
 
+    /// What [`Bench::look`] will see.
+    fn next(&self, arrived: u64, backlog: u64) -> Sample {
+        let mut queue = self.queue.clone();
+        queue.pushed += arrived;
+        queue.entries_added += arrived;
+        queue.left = queue.pushed - backlog;
+        queue.entries = backlog;
+        let at = self.at + SignedDuration::from_secs(5);
+        Sample { at, queue: Some(queue), fleet: self.fleet.clone() }
+    }
+
     /// 5 seconds later, in which `arrived` events came, and `backlog` of all wait.
     fn look(&mut self, arrived: u64, backlog: u64) -> Decision {
-        self.queue.pushed += arrived;
-        self.queue.entries_added += arrived;
-        self.queue.left = self.queue.pushed - backlog;
-        self.queue.entries = backlog;
-        let queue = Some(self.queue.clone());
+        let Sample { queue, .. } = self.next(arrived, backlog);
+        self.queue = queue.clone().unwrap_or_default();
         self.see(queue)
     }
 
@@ -89,6 +97,26 @@ fn grows_at_once_and_shrinks_one_at_a_time() {
         }
         assert_eq!(decision.replicas, expected, "{arrivals}/s, {backlog} waiting: {decision}");
     }
+}
+
+#[test]
+fn a_step_that_was_not_written_is_no_step() {
+    let mut bench = Bench::with(8, Limits { step_seconds: 600, ..limits() });
+    let shrinks = (0..40).any(|_| {
+        let decision = decide(&bench.history, &bench.next(200, 0), &bench.limits);
+        if decision.reason == Reason::Shrunk {
+            return true;
+        }
+        bench.look(200, 0);
+        false
+    });
+    assert!(shrinks, "it would be one fewer");
+    // Somebody else had changed the Deployment.
+    let sample = bench.next(200, 0);
+    bench.history.observe(&sample, &bench.limits);
+    bench.history.forget_expected();
+    bench.at = sample.at;
+    assert_eq!(bench.look(200, 0).reason, Reason::Shrunk, "it need not wait for the next step");
 }
 
 #[test]

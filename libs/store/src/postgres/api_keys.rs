@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
 use serde::{Deserialize, Serialize};
 
+use super::tenant_changes::OPERATOR;
 use crate::api_key::KeyHash;
 use crate::{PgPool, StoreError};
 
@@ -81,10 +82,37 @@ pub async fn of_tenant(pool: &PgPool, tenant: &str) -> Result<Vec<TenantKey>, St
 ///
 /// [`StoreError::Postgres`], also if there is no such tenant; nothing is changed then.
 pub async fn replace(pool: &PgPool, tenant: &str, keys: &[TenantKey]) -> Result<bool, StoreError> {
+    write(pool, tenant, keys, false).await
+}
+
+/// The same, where somebody else had changed them: with a line in the trail.
+///
+/// # Errors
+///
+/// As [`replace`].
+pub async fn repair(pool: &PgPool, tenant: &str, keys: &[TenantKey]) -> Result<bool, StoreError> {
+    write(pool, tenant, keys, true).await
+}
+
+async fn write(pool: &PgPool, tenant: &str, keys: &[TenantKey], repairs: bool) -> Result<bool, StoreError> {
     let failed = StoreError::postgres("write a tenant's API keys");
     let hashes: Vec<Vec<u8>> = keys.iter().map(|key| key.hash.as_bytes().to_vec()).collect();
     let expiries: Vec<_> = keys.iter().map(|key| key.expires_at.map(ToSqlx::to_sqlx)).collect();
     let mut transaction = pool.begin().await.map_err(&failed)?;
+    if repairs {
+        sqlx::query!(
+            "INSERT INTO tenant_changes (tenant, actor, kind, before, after)
+             SELECT $1, $2, 'keys_repaired', jsonb_build_object('keys', count(*)), jsonb_build_object('keys', $3::bigint)
+             FROM api_keys
+             WHERE tenant = $1",
+            tenant,
+            OPERATOR,
+            i64::try_from(keys.len()).unwrap_or(i64::MAX),
+        )
+        .execute(&mut *transaction)
+        .await
+        .map_err(&failed)?;
+    }
     sqlx::query!("DELETE FROM api_keys WHERE tenant = $1 AND hash <> ALL($2)", tenant, &hashes)
         .execute(&mut *transaction)
         .await

@@ -32,7 +32,11 @@ pub async fn begin(pool: &PgPool, id: &str, owner_uid: &str, actor: &str) -> Res
          )
          INSERT INTO tenant_changes (tenant, actor, kind, before)
          SELECT started.id, $3, 'deletion_started',
-                (SELECT after FROM tenant_changes WHERE tenant = started.id ORDER BY id DESC LIMIT 1)
+                (SELECT after
+                 FROM tenant_changes
+                 WHERE tenant = started.id AND kind <> 'keys_repaired'
+                 ORDER BY id DESC
+                 LIMIT 1)
          FROM started",
         id,
         owner_uid,

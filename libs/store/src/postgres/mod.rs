@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sqlx::Connection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use crate::{MIGRATOR, PgPool, StoreError};
@@ -35,14 +36,26 @@ mod webhooks;
 /// How long a caller waits for a connection before the pool says no.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a connection that is given back while its server still owes an answer may take to give it.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// A pool of at most `connections` connections, made when first used; `application` is what
 /// `pg_stat_activity` shows.
+///
+/// A caller may stop waiting for an answer. Its connection is dropped if the answer does not come soon afterwards, so
+/// that a server which never gives it (frozen, or its host gone) does not keep the pool's places for ever.
 ///
 /// # Errors
 ///
 /// [`StoreError::Postgres`] if `url` is not a PostgreSQL URL. Nothing is connected to yet.
 pub fn pool(url: &str, application: &str, connections: u32) -> Result<PgPool, StoreError> {
-    Ok(pool_with(options(url, application)?, connections))
+    let pool = pool_of(connections).after_release(|connection, _| {
+        Box::pin(async move {
+            let owed = tokio::time::timeout(RELEASE_TIMEOUT, connection.ping());
+            owed.await.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map(|()| true)
+        })
+    });
+    Ok(pool.connect_lazy_with(options(url, application)?))
 }
 
 /// A pool for [`batch::Counter`] alone: its statements are few, go by keys, and must never be planned anew.
@@ -64,7 +77,7 @@ pub fn counting_pool(url: &str, application: &str, connections: u32) -> Result<P
         ("enable_hashjoin", "off"),
         ("enable_mergejoin", "off"),
     ];
-    Ok(pool_with(options(url, application)?.options(pinned), connections))
+    Ok(pool_of(connections).connect_lazy_with(options(url, application)?.options(pinned)))
 }
 
 fn options(url: &str, application: &str) -> Result<PgConnectOptions, StoreError> {
@@ -72,9 +85,8 @@ fn options(url: &str, application: &str) -> Result<PgConnectOptions, StoreError>
     Ok(options.application_name(application))
 }
 
-fn pool_with(options: PgConnectOptions, connections: u32) -> PgPool {
-    let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT);
-    pool.connect_lazy_with(options)
+fn pool_of(connections: u32) -> PgPoolOptions {
+    PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT)
 }
 
 /// Brings the schema to this build's version. Several may call it at once: PostgreSQL's advisory

@@ -82,23 +82,24 @@ pub async fn refused(pool: &PgPool) -> Result<Vec<RefusedSweep>, StoreError> {
     .map_err(StoreError::postgres("read the sweeps that were refused"))
 }
 
-/// A person says that as many tenants of `namespace` as seem to be gone now are gone: they are detached with
-/// the next sweep, and their usage stays. Answers how many; `None` if no refusal stands.
+/// A person says that the `gone` tenants of `namespace` that seem to be gone are: they are detached with the next sweep,
+/// and their usage stays. Answers whether so many seem to be gone: if others went meanwhile, the word is not for those.
 ///
 /// # Errors
 ///
 /// [`StoreError::Postgres`]; the same call may be made again.
-pub async fn confirm(pool: &PgPool, namespace: &str, by: &str) -> Result<Option<i64>, StoreError> {
-    sqlx::query_scalar!(
+pub async fn confirm(pool: &PgPool, namespace: &str, gone: i64, by: &str) -> Result<bool, StoreError> {
+    sqlx::query!(
         "UPDATE refused_sweeps
-         SET confirmed = gone, confirmed_by = $2, confirmed_at = now()
-         WHERE namespace = $1
-         RETURNING gone",
+         SET confirmed = gone, confirmed_by = $3, confirmed_at = now()
+         WHERE namespace = $1 AND gone = $2",
         namespace,
+        gone,
         by,
     )
-    .fetch_optional(pool)
+    .execute(pool)
     .await
+    .map(|done| done.rows_affected() == 1)
     .map_err(StoreError::postgres("confirm a sweep"))
 }
 
@@ -108,9 +109,10 @@ mod tests {
 
     #[sqlx::test(migrator = "crate::MIGRATOR")]
     async fn a_refusal_stands_until_it_is_settled_and_a_word_is_for_what_was_seen(pool: PgPool) {
-        assert_eq!(confirm(&pool, "shop", "me").await.unwrap(), None);
+        assert!(!confirm(&pool, "shop", 7, "me").await.unwrap());
         assert_eq!(refuse(&pool, "shop", 7, 12).await.unwrap(), None);
-        assert_eq!(confirm(&pool, "shop", "me").await.unwrap(), Some(7));
+        assert!(!confirm(&pool, "shop", 6, "me").await.unwrap(), "one more went since that was said");
+        assert!(confirm(&pool, "shop", 7, "me").await.unwrap());
         assert_eq!(refuse(&pool, "shop", 9, 12).await.unwrap(), Some(7), "the word was for seven");
         let standing = refused(&pool).await.unwrap();
         assert_eq!((standing.len(), standing[0].gone, standing[0].confirmed), (1, 9, Some(7)));

@@ -142,7 +142,7 @@ pub async fn find(pool: &PgPool, sealer: &Sealer, id: &str) -> Result<Option<Fou
                   webhook.enabled AS "webhook_enabled?",
                   (SELECT after
                    FROM tenant_changes
-                   WHERE tenant = tenants.id
+                   WHERE tenant = tenants.id AND kind <> 'keys_repaired'
                    ORDER BY id DESC
                    LIMIT 1) AS recorded
            FROM tenants
@@ -269,8 +269,8 @@ async fn update(tx: &mut PgConnection, former: &Owner, row: &TenantRow) -> Resul
     .map_err(StoreError::postgres("change a tenant's row"))
 }
 
-/// Says that the resource `owner_uid` is gone: the tenant takes no events from now on, and its usage
-/// stays. Answers whether the row was that resource's, and still attached.
+/// Says that the resource `owner_uid` is gone: the tenant takes no events from now on, its keys have ended for good, and
+/// its usage stays. Answers whether the row was that resource's, and still attached.
 ///
 /// # Errors
 ///
@@ -283,10 +283,19 @@ pub async fn detach(pool: &PgPool, id: &str, owner_uid: &str) -> Result<bool, St
                  updated_at  = now()
              WHERE id = $1 AND owner_uid = $2 AND detached_at IS NULL
              RETURNING id
+         ), ended AS (
+             -- Or they would be good again for whoever adopts the row, until it has a key of its own.
+             DELETE FROM api_keys
+             USING detached
+             WHERE api_keys.tenant = detached.id
          )
          INSERT INTO tenant_changes (tenant, actor, kind, before)
          SELECT detached.id, $3, 'detached',
-                (SELECT after FROM tenant_changes WHERE tenant = detached.id ORDER BY id DESC LIMIT 1)
+                (SELECT after
+                 FROM tenant_changes
+                 WHERE tenant = detached.id AND kind <> 'keys_repaired'
+                 ORDER BY id DESC
+                 LIMIT 1)
          FROM detached",
         id,
         owner_uid,

@@ -20,8 +20,8 @@ const DATA: &str = "key";
 /// memory, but its hash is.
 pub(super) async fn look(ctx: &Context, tenant: &Tenant) -> Result<Held, Error> {
     let (namespace, name) = (tenant.namespace().unwrap_or_default(), secret_name(&tenant.name_any()));
-    if let Some(version) = ctx.secrets.of(&namespace, &name)
-        && let Some(own) = ctx.keys.recall(tenant, |own| (own.version == version).then(|| own.clone()))
+    if let Some([Some(version)]) = ctx.secrets.of(&namespace, std::iter::once(name.as_str())).as_deref()
+        && let Some(own) = ctx.keys.recall(tenant, |own| (own.version == *version).then(|| own.clone()))
     {
         return Ok(Held::Own(own));
     }

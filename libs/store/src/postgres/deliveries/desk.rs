@@ -71,6 +71,8 @@ pub struct Wanted<'a> {
 /// The newest alert of a tenant that was to be told, and what became of its messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Told {
+    /// The `metadata.uid` of the resource that the tenant belongs to now: nobody else's are these.
+    pub owner_uid: String,
     /// The alert's number.
     pub alert: i64,
     /// In percent of the quota.
@@ -265,6 +267,7 @@ pub async fn add_test(pool: &PgPool, tenant: &str, now: Timestamp) -> Result<Opt
 pub async fn newest(pool: &PgPool, tenants: &[String]) -> Result<HashMap<String, Told>, StoreError> {
     let alerts = sqlx::query!(
         r#"SELECT newest.tenant,
+                  tenants.owner_uid,
                   newest.id,
                   newest.threshold,
                   newest.created_at AS "created_at: jiff_sqlx::Timestamp"
@@ -277,7 +280,8 @@ pub async fn newest(pool: &PgPool, tenants: &[String]) -> Result<HashMap<String,
                  AND EXISTS (SELECT FROM alert_deliveries WHERE alert = alerts.id)
                ORDER BY alerts.id DESC
                LIMIT 1
-           ) AS newest"#,
+           ) AS newest
+           JOIN tenants ON tenants.id = newest.tenant"#,
         tenants,
     )
     .fetch_all(pool)
@@ -287,6 +291,7 @@ pub async fn newest(pool: &PgPool, tenants: &[String]) -> Result<HashMap<String,
     let mut deliveries = of_alerts(pool, &ids).await?;
     let told = alerts.into_iter().filter_map(|alert| {
         let told = Told {
+            owner_uid: alert.owner_uid,
             alert: alert.id,
             threshold: alert.threshold,
             created_at: alert.created_at.to_jiff(),
