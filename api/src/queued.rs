@@ -29,7 +29,7 @@ pub struct Queued(Mutex<Sums>);
 struct Sums {
     period: Option<Timestamp>,
     /// Tokens, and the instant until which they were taken in, the oldest first.
-    sums: VecDeque<(Timestamp, i64)>,
+    answered: VecDeque<(Timestamp, i64)>,
     /// Tokens of requests that are not answered yet.
     unanswered: i64,
 }
@@ -37,7 +37,7 @@ struct Sums {
 impl Queued {
     /// Notes `tokens` that were answered 202 at `now`, of events in `period`.
     pub fn add(&self, period: &BillingPeriod, tokens: i64, now: Timestamp) {
-        self.with(period, |Sums { sums, .. }| match sums.back_mut() {
+        self.with(period, |Sums { answered: sums, .. }| match sums.back_mut() {
             Some((until, sum)) if now <= *until => *sum = sum.saturating_add(tokens),
             _ => {
                 if sums.len() == MOST {
@@ -78,11 +78,11 @@ impl Queued {
 impl Sums {
     fn waiting(&mut self, counted: Option<Timestamp>) -> i64 {
         if let Some(counted) = counted {
-            while self.sums.front().is_some_and(|(until, _)| *until < counted) {
-                self.sums.pop_front();
+            while self.answered.front().is_some_and(|(until, _)| *until < counted) {
+                self.answered.pop_front();
             }
         }
-        self.sums.iter().fold(0_i64, |sum, (_, tokens)| sum.saturating_add(*tokens))
+        self.answered.iter().fold(0_i64, |sum, (_, tokens)| sum.saturating_add(*tokens))
     }
 }
 
@@ -230,7 +230,7 @@ mod tests {
             queued.add(&june(), 1, at(second * 1_000));
         }
         assert_eq!(queued.tokens(&june(), None), 3_600);
-        let kept = queued.0.lock().unwrap().sums.len();
+        let kept = queued.0.lock().unwrap().answered.len();
         assert!(kept <= MOST, "{kept}");
         // What may be counted is forgotten late, but never early.
         for second in [0, 1_000, 1_800, 3_599] {

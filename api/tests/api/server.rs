@@ -131,7 +131,7 @@ impl Server {
                     let _ = asked.lock().unwrap().take().map(|asked| asked.send(()));
                 }
             };
-            state.follow(&keys, heard).await;
+            Box::pin(state.follow(&keys, heard)).await;
         });
         durability.await.unwrap();
         Self { service, queue, registry }

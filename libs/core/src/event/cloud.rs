@@ -95,7 +95,7 @@ impl<'a> Cloud<'a> {
             faults.add("data", &"must be a JSON object {\"feature\", \"tokens\", \"tenant\"?}");
             return Err(faults.0);
         };
-        let tenant = match (self.subject.as_ref().filter(is_said), data.tenant.as_ref().filter(is_said)) {
+        let tenant = match (said(self.subject.as_ref()), said(data.tenant.as_ref())) {
             (None, tenant @ Some(_)) => plain::tenant(&mut faults, "data.tenant", tenant),
             (Some(subject), Some(tenant)) if subject.text() != tenant.text() => {
                 faults.add("subject", &"must be the same as data.tenant, or one of them left out");
@@ -108,6 +108,6 @@ impl<'a> Cloud<'a> {
 }
 
 /// An attribute that is null is left out (JSON event format, section 2.2).
-fn is_said(value: &&Value<'_>) -> bool {
-    !matches!(value, Value::Null)
+fn said<'a, 'value>(value: Option<&'value Value<'a>>) -> Option<&'value Value<'a>> {
+    value.filter(|value| !matches!(value, Value::Null))
 }
