@@ -9,6 +9,7 @@ use jiff::civil::{Date, Time};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use jiff_sqlx::ToSqlx;
+use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use crate::{PgPool, StoreError};
@@ -118,11 +119,11 @@ pub async fn forget(
 
     while forget_event_ids(pool, day(refused_before)).await? {}
     let since = ids_since(pool, limits, now, oldest_queued).await?;
-    forget_rows(pool, Rows::OtherIds, since.max(reach - days(limits.event_ids_days.get()))).await?;
+    forget_rows(pool, "event_ids_others", since.max(reach - days(limits.event_ids_days.get()))).await?;
     // An event is found to the end of its last day, and may be taken back as late as that.
     let found_since = reach - days(limits.events_days) - days(1);
-    forget_rows(pool, Rows::Reversals, found_since).await?;
-    forget_rows(pool, Rows::Conflicts, found_since).await?;
+    forget_rows(pool, "event_ids_reversals", found_since).await?;
+    forget_rows(pool, "event_conflicts", found_since).await?;
     forget_batches(pool, reach - APPLIED_BATCHES).await?;
     forget_rollups(pool, now - days(limits.rollups_days)).await?;
     let mut event_ids = window(&ids_by_day(pool).await?);
@@ -207,57 +208,20 @@ fn window(days: &[(Date, u64)]) -> Window {
     }
 }
 
-/// Rows that go by when they were received.
-#[derive(Debug, Clone, Copy)]
-enum Rows {
-    OtherIds,
-    Reversals,
-    Conflicts,
-}
-
-/// Forgets rows that were received before `before`, some at a time.
-async fn forget_rows(pool: &PgPool, rows: Rows, before: Timestamp) -> Result<(), StoreError> {
+/// Forgets rows of `table` that were received before `before`, some at a time.
+async fn forget_rows(pool: &PgPool, table: &'static str, before: Timestamp) -> Result<(), StoreError> {
+    // By the places of the rows: no index has to be looked at again, and no other partition.
+    let statement = format!(
+        "DELETE FROM {table}
+         WHERE ctid = ANY (ARRAY(SELECT ctid FROM {table} WHERE received_at < $1 LIMIT $2))"
+    );
     for _ in 0..STATEMENTS_AT_ONCE {
-        let before = before.to_sqlx();
-        let gone = match rows {
-            Rows::OtherIds => {
-                sqlx::query!(
-                    "DELETE FROM event_ids_others
-                     WHERE ctid = ANY (ARRAY(
-                         SELECT ctid FROM event_ids_others WHERE received_at < $1::timestamptz LIMIT $2
-                     ))",
-                    before as jiff_sqlx::Timestamp,
-                    ROWS_AT_ONCE,
-                )
-                .execute(pool)
-                .await
-            }
-            Rows::Reversals => {
-                sqlx::query!(
-                    "DELETE FROM event_ids_reversals
-                     WHERE ctid = ANY (ARRAY(
-                         SELECT ctid FROM event_ids_reversals WHERE received_at < $1::timestamptz LIMIT $2
-                     ))",
-                    before as jiff_sqlx::Timestamp,
-                    ROWS_AT_ONCE,
-                )
-                .execute(pool)
-                .await
-            }
-            Rows::Conflicts => {
-                sqlx::query!(
-                    "DELETE FROM event_conflicts
-                     WHERE ctid = ANY (ARRAY(
-                         SELECT ctid FROM event_conflicts WHERE received_at < $1::timestamptz LIMIT $2
-                     ))",
-                    before as jiff_sqlx::Timestamp,
-                    ROWS_AT_ONCE,
-                )
-                .execute(pool)
-                .await
-            }
-        };
-        let gone = gone.map_err(StoreError::postgres("forget ids of events"))?;
+        let gone = sqlx::query(AssertSqlSafe(statement.as_str()))
+            .bind(before.to_sqlx())
+            .bind(ROWS_AT_ONCE)
+            .execute(pool)
+            .await
+            .map_err(StoreError::postgres("forget what was received long ago"))?;
         if gone.rows_affected() < ROWS_AT_ONCE.unsigned_abs() {
             break;
         }
