@@ -248,6 +248,13 @@ async fn a_database_that_is_frozen_is_said_to_be_away_and_the_annotation_lets_go
             found.row.detached_at.map(drop)
         })
         .await;
+        // Whoever has a finalizer needs the operator to go, and the definition waits for it.
+        let left: Api<Tenant> = cluster.api();
+        left.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
+        eventually("the others are gone", async || {
+            left.list(&ListParams::default()).await.unwrap().items.is_empty().then_some(())
+        })
+        .await;
         operator.stop().await;
     })
     .await;
