@@ -1,5 +1,7 @@
 //! The API's port: how many connections, how long each may be silent, and how they end.
 
+mod alarm;
+
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
@@ -11,12 +13,14 @@ use futures::FutureExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
 use socket2::SockRef;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+
+use self::alarm::Alarm;
 
 /// What a connection may cost.
 #[derive(Debug, Clone, Copy)]
@@ -64,8 +68,7 @@ pub(crate) async fn serve<Answer>(
     Answer: Future<Output = Response> + Send + 'static,
 {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(limits.head)
+    http.header_read_timeout(limits.head)
         .max_headers(MAX_HEADERS)
         // Answers are small: one buffer is cheaper to send than a list of two.
         .writev(false)
@@ -95,6 +98,7 @@ pub(crate) async fn serve<Answer>(
         let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(limits.write));
         let answer = answer.clone();
         let service = service_fn(move |request| answer(request).map(Ok::<_, Infallible>));
+        http.timer(Alarm::new(limits.head));
         let connection = connections.watch(http.serve_connection(TokioIo::new(stream), service));
         // Of those that ended nothing is kept.
         while tasks.try_join_next().is_some() {}

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::extract::{RawQuery, State};
+use axum::extract::State;
+use axum::http::Uri;
 use axum::http::header::{CACHE_CONTROL, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -13,9 +14,8 @@ use flagmeter_core::period::BillingPeriod;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::Route;
 use super::parameters::Parameters;
-use super::path::Path;
+use super::{Route, path};
 use crate::error::ApiError;
 use crate::state::AppState;
 
@@ -54,14 +54,19 @@ struct Answer<'a> {
     lag_milliseconds: Option<i64>,
 }
 
+async fn check(State(state): State<Arc<AppState>>, uri: Uri) -> Result<Response, ApiError> {
+    answer(&state, &uri)
+}
+
 /// A lookup in memory. It answers 200 in either case: what follows is the caller's to decide.
-async fn check(
-    State(state): State<Arc<AppState>>,
-    Path(tenant): Path<String>,
-    RawQuery(query): RawQuery,
-) -> Result<Response, ApiError> {
+///
+/// # Errors
+///
+/// [`ApiError`]: no such tenant, a query that says nothing, or nothing was read yet.
+pub(crate) fn answer(state: &AppState, uri: &Uri) -> Result<Response, ApiError> {
+    let tenant = path::tenant(uri)?;
     let tenant = state.directory.find(&tenant)?.ok_or(ApiError::TenantNotFound)?;
-    let tokens = tokens(query.as_deref())?;
+    let tokens = tokens(uri.query())?;
     let snapshot = state.usage.newest().ok_or(ApiError::NotReady)?;
     let now = state.clock.now();
     let current = snapshot.current(&tenant, now);

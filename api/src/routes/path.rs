@@ -1,7 +1,11 @@
 //! A path's parameters.
 
+use std::borrow::Cow;
+
 use axum::extract::FromRequestParts;
+use axum::http::Uri;
 use axum::http::request::Parts;
+use percent_encoding::percent_decode_str;
 
 use crate::error::ApiError;
 
@@ -19,4 +23,14 @@ where
         let read = axum::extract::Path::from_request_parts(parts, state).await;
         read.map(|axum::extract::Path(parameters)| Self(parameters)).map_err(|_| ApiError::NotFound)
     }
+}
+
+/// The tenant that a path names after its first part, read as [`Path`] would.
+///
+/// # Errors
+///
+/// [`ApiError::NotFound`]: it is no text.
+pub(crate) fn tenant(uri: &Uri) -> Result<Cow<'_, str>, ApiError> {
+    let part = uri.path().split('/').nth(2).unwrap_or_default();
+    percent_decode_str(part).decode_utf8().map_err(|_| ApiError::NotFound)
 }

@@ -7,6 +7,7 @@ mod series;
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::http::Uri;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -18,8 +19,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::error::ApiError;
-use crate::routes::Route;
-use crate::routes::path::Path;
+use crate::routes::{Route, path};
 use crate::state::AppState;
 
 pub(crate) fn router() -> Router<Arc<AppState>> {
@@ -71,8 +71,17 @@ struct Feature<Name> {
     total_tokens: i64,
 }
 
+async fn usage(State(state): State<Arc<AppState>>, uri: Uri) -> Result<Response, ApiError> {
+    answer(&state, &uri)
+}
+
 /// A lookup in the newest snapshot.
-async fn usage(State(state): State<Arc<AppState>>, Path(tenant): Path<String>) -> Result<Response, ApiError> {
+///
+/// # Errors
+///
+/// [`ApiError`]: no such tenant, or nothing was read yet.
+pub(crate) fn answer(state: &AppState, uri: &Uri) -> Result<Response, ApiError> {
+    let tenant = path::tenant(uri)?;
     let tenant = state.directory.find(&tenant)?.ok_or(ApiError::TenantNotFound)?;
     let snapshot = state.usage.newest().ok_or(ApiError::NotReady)?;
     let now = state.clock.now();
