@@ -118,10 +118,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     };
     let closed = CancellationToken::new();
     let admin = admin::serve(config.admin_listen, registry, readiness.clone(), closed.clone());
-    let service = Service::new(Arc::clone(&state));
+    let service = Arc::new(Service::new(Arc::clone(&state)));
     let served = async {
         let answer = move |request| {
-            let service = service.clone();
+            let service = Arc::clone(&service);
             async move { service.answer(request).await }
         };
         serve::serve(listener, answer, serve::Limits::default(), drained).await;

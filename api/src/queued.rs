@@ -13,7 +13,7 @@ use flagmeter_core::quota::MAX_TOKENS;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::tenant::Known;
-use crate::usage::Usage;
+use crate::usage::{Snapshot, Usage};
 
 /// Time that one sum is kept for: half as long as a snapshot lasts.
 const SPAN: SignedDuration = SignedDuration::from_millis(100);
@@ -32,22 +32,11 @@ struct Sums {
     answered: VecDeque<(Timestamp, i64)>,
     /// Tokens of requests that are not answered yet.
     unanswered: i64,
+    /// How many more the period may hold, by the snapshot that was read then.
+    room: Option<(Option<Timestamp>, i64)>,
 }
 
 impl Queued {
-    /// Notes `tokens` that were answered 202 at `now`, of events in `period`.
-    pub fn add(&self, period: &BillingPeriod, tokens: i64, now: Timestamp) {
-        self.with(period, |Sums { answered: sums, .. }| match sums.back_mut() {
-            Some((until, sum)) if now <= *until => *sum = sum.saturating_add(tokens),
-            _ => {
-                if sums.len() == MOST {
-                    put_pairs_together(sums);
-                }
-                sums.push_back((now.saturating_add(SPAN).unwrap_or(now), tokens));
-            }
-        });
-    }
-
     /// Tokens of events in `period` that a snapshot may lack which is complete until `counted`. If nobody knows until
     /// when it is, that is all of them.
     #[must_use]
@@ -55,14 +44,34 @@ impl Queued {
         self.with(period, |sums| sums.waiting(counted))
     }
 
-    /// The same with those of requests that are not answered yet.
-    fn taken(&self, period: &BillingPeriod, counted: Option<Timestamp>) -> i64 {
-        self.with(period, |sums| sums.waiting(counted).saturating_add(sums.unanswered))
+    /// How many tokens more `period` may hold, with those of requests that are not answered yet. A snapshot is asked
+    /// only once: until the next one, what was taken in since is all that changes.
+    fn room(&self, period: &BillingPeriod, snapshot: Option<&Snapshot>, tenant: &Known) -> i64 {
+        let read_at = snapshot.map(|snapshot| snapshot.as_of);
+        self.with(period, |sums| match sums.room {
+            Some((then, room)) if then == read_at => room,
+            _ => {
+                let used = snapshot.map_or(0, |snapshot| snapshot.total(tenant, period));
+                let waiting = sums.waiting(snapshot.and_then(Snapshot::complete_until));
+                let taken = used.saturating_add(waiting).saturating_add(sums.unanswered);
+                let room = MAX_TOKENS.saturating_sub(taken);
+                sums.room = Some((read_at, room));
+                room
+            }
+        })
     }
 
-    /// Notes `tokens` of a request that is not answered yet, or takes them off again.
+    /// Notes `tokens` of events in `period` whose request is not answered yet, or takes them off again.
     fn unanswered(&self, period: &BillingPeriod, tokens: i64) {
-        self.with(period, |sums| sums.unanswered = sums.unanswered.saturating_add(tokens).max(0));
+        self.with(period, |sums| sums.take(tokens));
+    }
+
+    /// The same were answered 202 at `now`.
+    fn answered(&self, period: &BillingPeriod, tokens: i64, now: Timestamp) {
+        self.with(period, |sums| {
+            sums.unanswered = sums.unanswered.saturating_sub(tokens).max(0);
+            sums.add(tokens, now);
+        });
     }
 
     fn with<T>(&self, period: &BillingPeriod, then: impl FnOnce(&mut Sums) -> T) -> T {
@@ -76,6 +85,25 @@ impl Queued {
 }
 
 impl Sums {
+    fn add(&mut self, tokens: i64, now: Timestamp) {
+        match self.answered.back_mut() {
+            Some((until, sum)) if now <= *until => *sum = sum.saturating_add(tokens),
+            _ => {
+                if self.answered.len() == MOST {
+                    put_pairs_together(&mut self.answered);
+                }
+                self.answered.push_back((now.saturating_add(SPAN).unwrap_or(now), tokens));
+            }
+        }
+    }
+
+    fn take(&mut self, tokens: i64) {
+        self.unanswered = self.unanswered.saturating_add(tokens).max(0);
+        if let Some((_, room)) = &mut self.room {
+            *room = room.saturating_sub(tokens);
+        }
+    }
+
     fn waiting(&mut self, counted: Option<Timestamp>) -> i64 {
         if let Some(counted) = counted {
             while self.answered.front().is_some_and(|(until, _)| *until < counted) {
@@ -117,7 +145,7 @@ pub(crate) struct TooManyTokens;
 
 impl<'a> Tally<'a> {
     pub(crate) fn new(usage: &'a Usage) -> Self {
-        Self { usage, parts: Vec::new() }
+        Self { usage, parts: Vec::with_capacity(1) }
     }
 
     /// How many tokens an event of `tenant` adds to the period that is open at `now`, for [`Tally::add`]. An event that
@@ -137,7 +165,7 @@ impl<'a> Tally<'a> {
             Some(last) if Arc::ptr_eq(&last.tenant, tenant) => last.room,
             _ => {
                 self.note();
-                let room = self.room(tenant, &period);
+                let room = self.usage.look(|snapshot| tenant.queued().room(&period, snapshot, tenant));
                 self.parts.push(Part { tenant: Arc::clone(tenant), period, room, tokens: 0, noted: 0 });
                 room
             }
@@ -163,17 +191,10 @@ impl<'a> Tally<'a> {
     }
 
     /// It was answered 202 at `now`.
-    pub(crate) fn accepted(self, now: Timestamp) {
-        for Part { tenant, period, tokens, .. } in &self.parts {
-            tenant.queued().add(period, *tokens, now);
+    pub(crate) fn accepted(mut self, now: Timestamp) {
+        for Part { tenant, period, noted, .. } in self.parts.drain(..) {
+            tenant.queued().answered(&period, noted, now);
         }
-    }
-
-    fn room(&self, tenant: &Known, period: &BillingPeriod) -> i64 {
-        let snapshot = self.usage.newest();
-        let used = snapshot.as_ref().map_or(0, |snapshot| snapshot.total(tenant, period));
-        let counted = snapshot.and_then(|snapshot| snapshot.complete_until());
-        MAX_TOKENS.saturating_sub(used).saturating_sub(tenant.queued().taken(period, counted))
     }
 }
 
@@ -203,9 +224,9 @@ mod tests {
     #[test]
     fn tokens_wait_until_a_snapshot_is_complete_up_to_them() {
         let queued = Queued::default();
-        queued.add(&june(), 1, at(0));
-        queued.add(&june(), 2, at(50));
-        queued.add(&june(), 4, at(150));
+        queued.answered(&june(), 1, at(0));
+        queued.answered(&june(), 2, at(50));
+        queued.answered(&june(), 4, at(150));
         assert_eq!(queued.tokens(&june(), None), 7);
         assert_eq!(queued.tokens(&june(), Some(at(100))), 7);
         assert_eq!(queued.tokens(&june(), Some(at(101))), 4);
@@ -216,10 +237,10 @@ mod tests {
     #[test]
     fn a_new_period_begins_with_nothing_that_waits() {
         let queued = Queued::default();
-        queued.add(&june(), 1, at(0));
+        queued.answered(&june(), 1, at(0));
         let july = BillingPeriod { start: june().end, end: "2026-08-01T00:00:00Z".parse().unwrap() };
         assert_eq!(queued.tokens(&july, None), 0);
-        queued.add(&july, 2, at(100));
+        queued.answered(&july, 2, at(100));
         assert_eq!(queued.tokens(&july, None), 2);
     }
 
@@ -227,7 +248,7 @@ mod tests {
     fn a_stopped_worker_costs_no_more_memory_and_loses_no_token() {
         let queued = Queued::default();
         for second in 0..3_600 {
-            queued.add(&june(), 1, at(second * 1_000));
+            queued.answered(&june(), 1, at(second * 1_000));
         }
         assert_eq!(queued.tokens(&june(), None), 3_600);
         let kept = queued.0.lock().unwrap().answered.len();

@@ -15,11 +15,10 @@ use crate::error::{ApiError, Refused};
 use crate::routes::{self, Route};
 use crate::state::AppState;
 
-/// The HTTP API. Clones share everything.
+/// The HTTP API.
 ///
 /// The router has no layers: each of them would box every request anew, and three of them were an eighth of the
 /// api's CPU.
-#[derive(Clone)]
 pub struct Service {
     router: Router,
     state: Arc<AppState>,

@@ -114,6 +114,11 @@ impl Usage {
         self.0.load_full()
     }
 
+    /// What `then` makes of the newest snapshot, which is not kept for longer than that.
+    pub(crate) fn look<T>(&self, then: impl FnOnce(Option<&Snapshot>) -> T) -> T {
+        then(self.0.load().as_deref())
+    }
+
     /// Keeps itself true for as long as it is polled. Calls `tried` after each reading, also after one that
     /// failed: events are taken in without it.
     pub async fn follow(&self, source: &Source<'_>, tried: impl Fn()) {

@@ -122,12 +122,12 @@ async fn take_back(
     };
     if counted.reversed_at.is_some() {
         // It is in PostgreSQL already, which has it on disk.
-        return Ok(one(id, Durability::Fsync));
+        return Ok(one(&id, Durability::Fsync));
     }
     let reversal = reversal(&tenant, &id, &counted).ok_or(ApiError::EventNotFound)?;
     let receipt = state.batcher.push(vec![reversal]).await?;
     state.metrics.accepted(1);
-    Ok(one(id, receipt.durability))
+    Ok(one(&id, receipt.durability))
 }
 
 /// The event against `counted`: it says the same, in the same minute. A row that is itself against another

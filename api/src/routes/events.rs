@@ -2,6 +2,8 @@
 
 mod form;
 
+use std::iter;
+
 use axum::body::{Bytes, HttpBody};
 use axum::http::header::ALLOW;
 use axum::http::request::Parts;
@@ -14,6 +16,7 @@ use flagmeter_core::quota::MAX_TOKENS;
 use flagmeter_store::queue::Durability;
 use jiff::Timestamp;
 use serde::Serialize;
+use uuid::Uuid;
 
 use crate::auth::{Caller, Reason};
 use crate::batcher::NotQueued;
@@ -47,9 +50,9 @@ where
 
 /// What a client is told of a single event that will count.
 #[derive(Serialize)]
-struct AcceptedOne {
+struct AcceptedOne<'a> {
     /// Under this id the event is found: the client's, or the one it was given.
-    id: String,
+    id: &'a str,
     status: &'static str,
     /// `fsync`: it is on disk.
     durability: &'static str,
@@ -87,16 +90,18 @@ where
     let read = form.decode(&body.bytes, arrival, state.limits.events).map_err(ApiError::Unreadable)?;
     // The events are all that is needed of it from here on.
     drop(body);
-    let (list, single) = match read {
-        event::Body::One(event, id) => (vec![event], Some(id)),
-        event::Body::Many(events) => (events, None),
-    };
     let key = idempotency_key(&headers)?;
-    let Sorted { events, errors, brought, tally } = sort(list, single.is_some(), key, state, caller, now)?;
+    let (sorted, single) = match read {
+        event::Body::One(event, id) => (sort(iter::once(event), true, key, state, caller, now)?, Some(id)),
+        event::Body::Many(events) => (sort(events.into_iter(), false, key, state, caller, now)?, None),
+    };
+    let Sorted { events, errors, brought, tally } = sorted;
     if errors.iter().any(|error| error.code == Code::WrongTenant.as_str()) {
         state.metrics.turned_away(Reason::WrongTenant);
     }
     let lenient = single.is_none() && prefers_lenient(&headers);
+    // Headers are parts of what was read from the connection. Without them the next head is read into the same memory.
+    drop(headers);
     if !errors.is_empty() && (!lenient || events.is_empty()) {
         return Err(ApiError::Invalid(errors));
     }
@@ -104,9 +109,11 @@ where
     let receipt = state.batcher.push(events).await?;
     state.metrics.accepted(accepted);
     brought.keep();
-    tally.accepted(state.clock.now());
+    tally.accepted(receipt.queued_at);
     if let Some(id) = single {
-        return Ok(one(id.unwrap_or_else(|| receipt.first_id.to_string()), receipt.durability));
+        let mut own = Uuid::encode_buffer();
+        let own = receipt.first_id.hyphenated().encode_lower(&mut own);
+        return Ok(one(id.as_deref().unwrap_or(own), receipt.durability));
     }
     let applied = lenient.then_some([(PREFERENCE_APPLIED, "handling=lenient")]);
     let durability = receipt.durability.as_str();
@@ -114,7 +121,7 @@ where
     Ok((StatusCode::ACCEPTED, applied, Json(answer)).into_response())
 }
 
-pub(super) fn one(id: String, durability: Durability) -> Response {
+pub(super) fn one(id: &str, durability: Durability) -> Response {
     let answer = AcceptedOne { id, status: "accepted", durability: durability.as_str() };
     (StatusCode::ACCEPTED, Json(answer)).into_response()
 }
@@ -133,7 +140,7 @@ struct Sorted<'a> {
 
 /// Sorts a request's events. Those without an id get the one that their place in the request makes with its `key`.
 fn sort<'a>(
-    list: Vec<Checked>,
+    list: impl ExactSizeIterator<Item = Checked>,
     single: bool,
     key: Option<&str>,
     state: &'a AppState,
@@ -142,7 +149,7 @@ fn sort<'a>(
 ) -> Result<Sorted<'a>, NotKnownYet> {
     let (mut events, mut errors) = (Vec::with_capacity(list.len()), Vec::new());
     let (mut brought, mut tally) = (state.features.brought(), Tally::new(&state.usage));
-    for (place, event) in list.into_iter().enumerate() {
+    for (place, event) in list.enumerate() {
         let index = (!single).then_some(place);
         let mut event = match event {
             Ok(event) => event,

@@ -28,6 +28,9 @@ const MAX_STREAMS: usize = 256;
 /// A page gets at most one message in this time: more cannot be read.
 const PACE: Duration = Duration::from_millis(500);
 
+/// A page that has gone is noticed when it does not take what is sent to it, so something is sent at least this often.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
 pub(crate) fn router() -> Router<Arc<AppState>> {
     let (places, newest) = (Arc::new(Semaphore::new(MAX_STREAMS)), Newest::default());
     let live = async move |state: State<Arc<AppState>>| live(state, places, newest);
@@ -79,7 +82,7 @@ fn live(
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let counted = Counted::one(state.metrics.live_streams());
     let viewer = Viewer { state, newest, pace, shown: None, _permit: permit, _counted: counted };
-    Ok(Sse::new(stream::unfold(viewer, Viewer::next)).keep_alive(KeepAlive::default()))
+    Ok(Sse::new(stream::unfold(viewer, Viewer::next)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
 
 impl Viewer {

@@ -25,6 +25,9 @@ const HEADER_BYTES: usize = 1 + 16 + 8;
 
 const CHECKSUM_BYTES: usize = 4;
 
+/// Different names in an entry that are expected; there may be more.
+const USUAL_NAMES: usize = 64;
+
 /// The most events in one entry: an event's own id is the batch's plus its place, in 16 bits.
 pub const MAX_EVENTS: usize = 1 << 16;
 
@@ -76,9 +79,10 @@ impl Batch {
         tenants.write(&mut bytes);
         features.write(&mut bytes);
         write_number(&mut bytes, self.events.len() as u64);
-        for event in &self.events {
-            write_number(&mut bytes, tenants.index(event.tenant.as_str()));
-            write_number(&mut bytes, features.index(event.feature.as_str()));
+        let indices = tenants.indices.into_iter().zip(features.indices);
+        for (event, (tenant, feature)) in self.events.iter().zip(indices) {
+            write_number(&mut bytes, tenant);
+            write_number(&mut bytes, feature);
             write_number(&mut bytes, event.tokens.get().unsigned_abs());
             let offset = event.occurred_at.as_microsecond() - self.received_at.as_microsecond();
             write_number(&mut bytes, zigzag(offset));
@@ -119,26 +123,26 @@ pub fn id_in(batch_id: Uuid, index: usize) -> Uuid {
     Uuid::from_u128(batch_id.as_u128().wrapping_add(index as u128))
 }
 
-/// Names, each once, in the order of their first use.
+/// The events' names of one kind.
 struct Names<'a> {
+    /// Each once, in the order of their first use.
     order: Vec<&'a str>,
-    indices: HashMap<&'a str, u64>,
+    /// The place there of each event's.
+    indices: Vec<u64>,
 }
 
 impl<'a> Names<'a> {
-    fn of(names: impl Iterator<Item = &'a str>) -> Self {
-        let mut known = Self { order: Vec::new(), indices: HashMap::new() };
-        for name in names {
-            known.indices.entry(name).or_insert_with(|| {
-                known.order.push(name);
-                known.order.len() as u64 - 1
-            });
-        }
-        known
-    }
-
-    fn index(&self, name: &str) -> u64 {
-        self.indices.get(name).copied().unwrap_or(u64::MAX)
+    fn of(names: impl ExactSizeIterator<Item = &'a str>) -> Self {
+        let usual = names.len().min(USUAL_NAMES);
+        let (mut order, mut known) = (Vec::with_capacity(usual), HashMap::with_capacity(usual));
+        let index = |name| {
+            *known.entry(name).or_insert_with(|| {
+                order.push(name);
+                order.len() as u64 - 1
+            })
+        };
+        let indices = names.map(index).collect();
+        Self { order, indices }
     }
 
     fn write(&self, bytes: &mut Vec<u8>) {
