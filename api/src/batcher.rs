@@ -5,7 +5,7 @@
 //! answered only after Valkey has answered for its entry.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use flagmeter_core::event::UsageEvent;
@@ -14,7 +14,7 @@ use flagmeter_runtime::clock::Clock;
 use flagmeter_store::StoreError;
 use flagmeter_store::queue::{Durability, EventQueue};
 use jiff::Timestamp;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use uuid::{NoContext, Uuid};
 
 use crate::metrics::Metrics;
@@ -47,7 +47,8 @@ const ASK_DURABILITY: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct Batcher {
     waiting: mpsc::UnboundedSender<Waiting>,
-    room: Arc<Semaphore>,
+    /// Events that wait, at most [`WAITING`].
+    events: Arc<AtomicUsize>,
     durability: Arc<AtomicU8>,
 }
 
@@ -55,8 +56,6 @@ pub struct Batcher {
 struct Waiting {
     events: Vec<UsageEvent>,
     answer: oneshot::Sender<Result<(Uuid, Timestamp), NotQueued>>,
-    /// Their share of [`WAITING`], given back when they are answered.
-    room: OwnedSemaphorePermit,
 }
 
 /// What a sender is told of events that are in the queue.
@@ -93,12 +92,12 @@ impl Batcher {
         clock: Clock,
         metrics: Metrics,
     ) -> (Self, tokio::task::JoinHandle<()>) {
-        // Bounded by the room that each request needs, which counts events and not requests.
+        // Bounded by the events that wait, whatever the number of requests.
         let (waiting, received) = mpsc::unbounded_channel();
         let durability = Arc::new(AtomicU8::new(code(Durability::Memory)));
-        let room = Arc::new(Semaphore::new(WAITING));
-        let flusher = Flusher { queue, clock, metrics, room: Arc::clone(&room) };
-        (Self { waiting, room, durability }, tokio::spawn(flusher.run(received)))
+        let events = Arc::default();
+        let flusher = Flusher { queue, clock, metrics, events: Arc::clone(&events) };
+        (Self { waiting, events, durability }, tokio::spawn(flusher.run(received)))
     }
 
     /// Puts `events` into the queue, all or none, and waits until Valkey has them.
@@ -107,10 +106,13 @@ impl Batcher {
     ///
     /// [`NotQueued`], which says whether the events may be in the queue all the same.
     pub async fn push(&self, events: Vec<UsageEvent>) -> Result<Receipt, NotQueued> {
-        let count = u32::try_from(events.len()).map_err(|_| NotQueued::Full)?;
-        let room = Arc::clone(&self.room).try_acquire_many_owned(count).map_err(|_| NotQueued::Full)?;
+        let count = events.len();
+        if self.events.fetch_add(count, Ordering::Relaxed) + count > WAITING {
+            self.events.fetch_sub(count, Ordering::Relaxed);
+            return Err(NotQueued::Full);
+        }
         let (answer, answered) = oneshot::channel();
-        self.waiting.send(Waiting { events, answer, room }).map_err(|_| NotQueued::Full)?;
+        self.waiting.send(Waiting { events, answer }).map_err(|_| NotQueued::Full)?;
         let (first_id, queued_at) = answered.await.unwrap_or(Err(NotQueued::Unconfirmed))?;
         Ok(Receipt { first_id, queued_at, durability: durability(self.durability.load(Ordering::Relaxed)) })
     }
@@ -158,7 +160,7 @@ struct Flusher {
     queue: Arc<EventQueue>,
     clock: Clock,
     metrics: Metrics,
-    room: Arc<Semaphore>,
+    events: Arc<AtomicUsize>,
 }
 
 impl Flusher {
@@ -188,39 +190,43 @@ impl Flusher {
 
     async fn flush(
         &self,
-        mut flush: Vec<Waiting>,
+        flush: Vec<Waiting>,
         count: usize,
         received: &mut mpsc::UnboundedReceiver<Waiting>,
     ) {
+        self.metrics.waiting(self.events.load(Ordering::Relaxed).saturating_sub(count));
         let mut events = Vec::with_capacity(count);
-        for request in &mut flush {
+        let mut answers = Vec::with_capacity(flush.len());
+        for mut request in flush {
+            answers.push((events.len(), request.answer));
             events.append(&mut request.events);
         }
-        self.metrics.waiting(WAITING - self.room.available_permits() - events.len());
         let batch = self.batch(events);
-        match self.push(&batch.encode(), batch.events.len()).await {
+        let pushed = self.push(&batch.encode(), count).await;
+        self.events.fetch_sub(count, Ordering::Relaxed);
+        match pushed {
             Ok(()) => {
-                let (now, mut place) = (self.clock.now(), 0);
-                for request in flush {
+                let now = self.clock.now();
+                for (first, answer) in answers {
                     // Whoever hung up meanwhile has events that count all the same.
-                    let _ = request.answer.send(Ok((batch.event_id(place), now)));
-                    place += request.room.num_permits();
+                    let _ = answer.send(Ok((batch.event_id(first), now)));
                 }
-                self.metrics.flushed(batch.events.len());
+                self.metrics.flushed(count);
             }
             Err(error) => {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
-                    events = batch.events.len(),
+                    events = count,
                     "a flush failed"
                 );
                 let reason =
                     if error.is_out_of_memory() { NotQueued::QueueFull } else { NotQueued::Unconfirmed };
-                for request in flush {
-                    let _ = request.answer.send(Err(reason));
+                for (_, answer) in answers {
+                    let _ = answer.send(Err(reason));
                 }
                 // Whoever came meanwhile would wait as long for the same answer.
                 while let Ok(request) = received.try_recv() {
+                    self.events.fetch_sub(request.events.len(), Ordering::Relaxed);
                     let _ = request.answer.send(Err(NotQueued::Full));
                 }
             }

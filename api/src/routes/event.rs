@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -122,12 +123,12 @@ async fn take_back(
     };
     if counted.reversed_at.is_some() {
         // It is in PostgreSQL already, which has it on disk.
-        return Ok(one(&id, Durability::Fsync));
+        return Ok(one(HeaderMap::new(), &id, Durability::Fsync));
     }
     let reversal = reversal(&tenant, &id, &counted).ok_or(ApiError::EventNotFound)?;
     let receipt = state.batcher.push(vec![reversal]).await?;
     state.metrics.accepted(1);
-    Ok(one(&id, receipt.durability))
+    Ok(one(HeaderMap::new(), &id, receipt.durability))
 }
 
 /// The event against `counted`: it says the same, in the same minute. A row that is itself against another

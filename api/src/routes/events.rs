@@ -5,9 +5,9 @@ mod form;
 use std::iter;
 
 use axum::body::{Bytes, HttpBody};
-use axum::http::header::ALLOW;
+use axum::http::header::{ALLOW, CONTENT_TYPE};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, Method, Request, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{BoxError, Json};
 use flagmeter_core::event::{self, Checked, EventId, Fault, UsageEvent};
@@ -83,7 +83,7 @@ where
         return Err(ApiError::QueueFull);
     }
     let now = state.clock.now();
-    let (Parts { headers, .. }, body) = request.into_parts();
+    let (Parts { mut headers, .. }, body) = request.into_parts();
     let form = form::of(&headers)?;
     let body = state.bodies.read(&headers, body).await?;
     let arrival = state.ids.arrival(now).ok_or(ApiError::QueueUnavailable(NotQueued::Full))?;
@@ -100,8 +100,6 @@ where
         state.metrics.turned_away(Reason::WrongTenant);
     }
     let lenient = single.is_none() && prefers_lenient(&headers);
-    // Headers are parts of what was read from the connection. Without them the next head is read into the same memory.
-    drop(headers);
     if !errors.is_empty() && (!lenient || events.is_empty()) {
         return Err(ApiError::Invalid(errors));
     }
@@ -113,7 +111,9 @@ where
     if let Some(id) = single {
         let mut own = Uuid::encode_buffer();
         let own = receipt.first_id.hyphenated().encode_lower(&mut own);
-        return Ok(one(id.as_deref().unwrap_or(own), receipt.durability));
+        // Those of the request have the memory for those of the answer.
+        headers.clear();
+        return Ok(one(headers, id.as_deref().unwrap_or(own), receipt.durability));
     }
     let applied = lenient.then_some([(PREFERENCE_APPLIED, "handling=lenient")]);
     let durability = receipt.durability.as_str();
@@ -121,9 +121,16 @@ where
     Ok((StatusCode::ACCEPTED, applied, Json(answer)).into_response())
 }
 
-pub(super) fn one(id: &str, durability: Durability) -> Response {
+/// The answer for a single event, with `headers` besides its own.
+pub(super) fn one(headers: HeaderMap, id: &str, durability: Durability) -> Response {
     let answer = AcceptedOne { id, status: "accepted", durability: durability.as_str() };
-    (StatusCode::ACCEPTED, Json(answer)).into_response()
+    // Text always is JSON.
+    let text = serde_json::to_vec(&answer).unwrap_or_default();
+    let mut response = Response::new(text.into());
+    *response.status_mut() = StatusCode::ACCEPTED;
+    *response.headers_mut() = headers;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 /// A request's events.
