@@ -214,11 +214,7 @@ impl Flusher {
                 self.metrics.flushed(count);
             }
             Err(error) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    events = count,
-                    "a flush failed"
-                );
+                tracing::error!(error = &error as &dyn std::error::Error, events = count, "a flush failed");
                 let reason =
                     if error.is_out_of_memory() { NotQueued::QueueFull } else { NotQueued::Unconfirmed };
                 for (_, answer) in answers {

@@ -68,7 +68,8 @@ impl Bodies {
             // The server reads no more than was announced.
             Some(bytes) if bytes <= SMALL_BYTES => small(body).await,
             // A client that does not say how much it sends may send as much as it may.
-            bytes => self.large(body, bytes.unwrap_or_default()).await,
+            // Boxed, so that reading a small one is as small.
+            bytes => Box::pin(self.large(body, bytes.unwrap_or_default())).await,
         }
     }
 

@@ -126,7 +126,9 @@ fn put_pairs_together(sums: &mut VecDeque<(Timestamp, i64)>) {
 /// queued, and others forgotten.
 pub(crate) struct Tally<'a> {
     usage: &'a Usage,
-    parts: Vec<Part>,
+    /// The part of the tenant whose event was asked about last. Most requests have no other.
+    last: Option<Part>,
+    before: Vec<Part>,
 }
 
 /// A tenant's part, or one of several if others' events are between its own.
@@ -145,7 +147,7 @@ pub(crate) struct TooManyTokens;
 
 impl<'a> Tally<'a> {
     pub(crate) fn new(usage: &'a Usage) -> Self {
-        Self { usage, parts: Vec::with_capacity(1) }
+        Self { usage, last: None, before: Vec::new() }
     }
 
     /// How many tokens an event of `tenant` adds to the period that is open at `now`, for [`Tally::add`]. An event that
@@ -160,13 +162,13 @@ impl<'a> Tally<'a> {
         if event.reverses.is_some() || !period.contains(event.occurred_at) {
             return Ok(0);
         }
-        let room = match self.parts.last() {
-            // Most lists are of one tenant.
+        let room = match &self.last {
             Some(last) if Arc::ptr_eq(&last.tenant, tenant) => last.room,
             _ => {
                 self.note();
                 let room = self.usage.look(|snapshot| tenant.queued().room(&period, snapshot, tenant));
-                self.parts.push(Part { tenant: Arc::clone(tenant), period, room, tokens: 0, noted: 0 });
+                let next = Part { tenant: Arc::clone(tenant), period, room, tokens: 0, noted: 0 };
+                self.before.extend(self.last.replace(next));
                 room
             }
         };
@@ -176,7 +178,7 @@ impl<'a> Tally<'a> {
 
     /// Adds what an event counts, right after that was asked.
     pub(crate) fn add(&mut self, tokens: i64) {
-        if let Some(last) = self.parts.last_mut() {
+        if let Some(last) = &mut self.last {
             last.room -= tokens;
             last.tokens += tokens;
         }
@@ -184,7 +186,7 @@ impl<'a> Tally<'a> {
 
     /// Lets other requests see it, while this one waits for the queue.
     pub(crate) fn note(&mut self) {
-        if let Some(last) = self.parts.last_mut() {
+        if let Some(last) = &mut self.last {
             last.tenant.queued().unanswered(&last.period, last.tokens - last.noted);
             last.noted = last.tokens;
         }
@@ -192,7 +194,7 @@ impl<'a> Tally<'a> {
 
     /// It was answered 202 at `now`.
     pub(crate) fn accepted(mut self, now: Timestamp) {
-        for Part { tenant, period, noted, .. } in self.parts.drain(..) {
+        for Part { tenant, period, noted, .. } in self.last.take().into_iter().chain(self.before.drain(..)) {
             tenant.queued().answered(&period, noted, now);
         }
     }
@@ -200,7 +202,7 @@ impl<'a> Tally<'a> {
 
 impl Drop for Tally<'_> {
     fn drop(&mut self) {
-        for Part { tenant, period, noted, .. } in &self.parts {
+        for Part { tenant, period, noted, .. } in self.last.iter().chain(&self.before) {
             tenant.queued().unanswered(period, -noted);
         }
     }

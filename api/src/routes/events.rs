@@ -14,6 +14,7 @@ use flagmeter_core::event::{self, Checked, EventId, Fault, UsageEvent};
 use flagmeter_core::problem::{Code, EventProblem};
 use flagmeter_core::quota::MAX_TOKENS;
 use flagmeter_store::queue::Durability;
+use futures::FutureExt as _;
 use jiff::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
@@ -38,14 +39,15 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
 const MAX_KEY_BYTES: usize = 120;
 
 /// Answers a request to this path, of whatever method, from `caller`.
-pub(crate) async fn answer<Body>(state: &AppState, caller: &Caller, request: Request<Body>) -> Response
+pub(crate) fn answer<Body>(
+    state: &AppState,
+    caller: &Caller,
+    request: Request<Body>,
+) -> impl Future<Output = Response>
 where
     Body: HttpBody<Data = Bytes, Error: Into<BoxError>>,
 {
-    if request.method() != Method::POST {
-        return ([(ALLOW, "POST")], ApiError::MethodNotAllowed).into_response();
-    }
-    ingest(state, caller, request).await.unwrap_or_else(ApiError::into_response)
+    ingest(state, caller, request).map(|answer| answer.unwrap_or_else(ApiError::into_response))
 }
 
 /// What a client is told of a single event that will count.
@@ -79,6 +81,9 @@ async fn ingest<Body>(state: &AppState, caller: &Caller, request: Request<Body>)
 where
     Body: HttpBody<Data = Bytes, Error: Into<BoxError>>,
 {
+    if request.method() != Method::POST {
+        return Ok(([(ALLOW, "POST")], ApiError::MethodNotAllowed).into_response());
+    }
     if !state.gate.is_open() {
         return Err(ApiError::QueueFull);
     }
