@@ -196,10 +196,9 @@ impl Drain {
                     look_back = true;
                 }
                 End::Drained if look_back || hand.is_empty() => {}
-                End::Drained => tokio::select! {
-                    () = tokio::time::sleep_until(begun + PACE) => {}
-                    () = shutdown.cancelled() => {}
-                },
+                End::Drained => {
+                    next(PACE.saturating_sub(begun.elapsed()), shutdown).await;
+                }
             }
         }
     }

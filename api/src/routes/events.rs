@@ -237,10 +237,7 @@ fn prefers_lenient(headers: &HeaderMap) -> bool {
         name.trim().eq_ignore_ascii_case("handling").then_some(value.trim())
     });
     // The first of several holds, and a value may be quoted (section 2).
-    preferences.next().is_some_and(|value| {
-        let unquoted = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value);
-        unquoted.eq_ignore_ascii_case("lenient")
-    })
+    preferences.next().is_some_and(|value| form::unquoted(value.as_bytes()).eq_ignore_ascii_case(b"lenient"))
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {

@@ -82,7 +82,7 @@ fn attributes(headers: &HeaderMap) -> Result<RequestForm, ApiError> {
 }
 
 /// What a quoted string says (RFC 9110, section 5.6.4), or the value as it is.
-fn unquoted(value: &[u8]) -> Cow<'_, [u8]> {
+pub(super) fn unquoted(value: &[u8]) -> Cow<'_, [u8]> {
     let Some(quoted) = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")) else {
         return value.into();
     };
