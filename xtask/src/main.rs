@@ -84,6 +84,9 @@ enum Command {
     Test {
         /// lint, rules, store, operator, system, chart, speed.
         layers: Vec<command::test::Layer>,
+        /// Only the tests whose name contains this.
+        #[arg(long, value_name = "NAME")]
+        only: Option<String>,
     },
     /// Measures the ratios to the baselines, and writes the table in README.md.
     ///
@@ -114,7 +117,7 @@ fn main() -> ExitCode {
             command::restart::run(&arguments.state, name, kill, Duration::from_secs(away))
         }
         Command::Tools => command::tools::run(),
-        Command::Test { layers } => command::test::run(&layers),
+        Command::Test { layers, only } => command::test::run(&layers, only.as_deref()),
         Command::Bench(options) => command::measure::bench(&options),
         Command::Loadtest(options) => command::measure::loadtest(&options),
         Command::Sqlx => command::sqlx::run(),

@@ -76,14 +76,14 @@ impl Layer {
     }
 }
 
-pub(crate) fn run(layers: &[Layer]) -> Result<ExitCode> {
+pub(crate) fn run(layers: &[Layer], only: Option<&str>) -> Result<ExitCode> {
     let mut chosen = if layers.is_empty() { Layer::ALL.to_vec() } else { layers.to_vec() };
     chosen.sort();
     chosen.dedup();
     let progress = Progress::new();
     let mut ground = Ground::new(&progress)?;
     let mut rows = Vec::new();
-    let outcome = run_layers(&chosen, &mut ground, &progress, &mut rows);
+    let outcome = run_layers(&chosen, only, &mut ground, &progress, &mut rows);
     let good = outcome.is_ok() && rows.iter().all(|row| row.tally.is_good());
     if good {
         ground.clear();
@@ -106,6 +106,7 @@ pub(crate) fn run(layers: &[Layer]) -> Result<ExitCode> {
 /// Runs them in order. One that fails does not keep the next from running; an interrupt does.
 fn run_layers(
     chosen: &[Layer],
+    only: Option<&str>,
     ground: &mut Ground<'_>,
     progress: &Progress,
     rows: &mut Vec<Row>,
@@ -114,7 +115,7 @@ fn run_layers(
     for layer in chosen.iter().copied() {
         println!("\n{}", layer.name());
         let started = Instant::now();
-        let tally = match run_layer(layer, ground, progress, &mut suites) {
+        let tally = match run_layer(layer, only, ground, progress, &mut suites) {
             Ok(tally) => tally,
             Err(error) => {
                 interrupt::check()?;
@@ -130,6 +131,7 @@ fn run_layers(
 
 fn run_layer(
     layer: Layer,
+    only: Option<&str>,
     ground: &mut Ground<'_>,
     progress: &Progress,
     suites: &mut Option<Suites>,
@@ -153,7 +155,7 @@ fn run_layer(
         Layer::Operator | Layer::Chart => drop(ground.control_plane()?),
         Layer::System => drop(ground.release(&suites.executables)?),
     }
-    let mut tally = suites.run(layer, ground, progress)?;
+    let mut tally = suites.run(layer, only, ground, progress)?;
     if let Err(error) = ground.check() {
         println!("  FAILED  a server died\n{error:#}\n");
         tally += Tally::FAILED;

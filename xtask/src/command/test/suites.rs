@@ -50,8 +50,15 @@ impl Suites {
         Ok(Self { workspace, executables })
     }
 
-    /// Runs the tests of a layer's packages, in the order in which the layer names them.
-    pub(crate) fn run(&self, layer: Layer, ground: &Ground<'_>, progress: &Progress) -> Result<Tally> {
+    /// Runs the tests of a layer's packages, in the order in which the layer names them; with `only`, those whose
+    /// name contains it.
+    pub(crate) fn run(
+        &self,
+        layer: Layer,
+        only: Option<&str>,
+        ground: &Ground<'_>,
+        progress: &Progress,
+    ) -> Result<Tally> {
         let mut tally = Tally::default();
         for name in layer.packages() {
             let tests = self.executables.iter().filter_map(|executable| {
@@ -65,13 +72,13 @@ impl Suites {
             tests.sort_by_key(|(_, executable)| (executable.kind.clone(), executable.name.clone()));
             for (package, executable) in tests {
                 let mut command = Command::new(&executable.path);
-                command.arg(format!("--test-threads={}", layer.threads()));
+                command.arg(format!("--test-threads={}", layer.threads())).args(only);
                 tell(&mut command, package, ground)?;
                 let title = format!("{name} ({} {})", executable.kind, executable.name);
                 tally += run(command, &title, progress)?;
             }
         }
-        if layer == Layer::Rules {
+        if layer == Layer::Rules && only.is_none() {
             let mut examples =
                 cargo(&["test", "--workspace", "--exclude", "xtask", "--doc", "--no-fail-fast"]);
             examples.env("RUSTDOCFLAGS", "");
