@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context;
 use flagmeter_store::PgPool;
 use flagmeter_store::postgres::audit::{Book, books};
 
@@ -16,9 +15,14 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: Arguments, pool: &PgPool) -> anyhow::Result<ExitCode> {
-    let books = books(pool)
-        .await
-        .context("the books could not be read; is DATABASE_URL right, and the database migrated?")?;
+    let books = books(pool).await.map_err(|error| {
+        let hint = if error.is_unreachable() {
+            "the database does not answer: is DATABASE_URL right?"
+        } else {
+            "the books could not be read"
+        };
+        anyhow::Error::new(error).context(hint)
+    })?;
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&books)?);
     } else {

@@ -21,7 +21,8 @@ pub struct Config {
     /// name it goes on with what it had in hand.
     pub consumer: String,
     /// `FLAGMETER_EVENTS_DAYS`, `FLAGMETER_EVENTS_MAX_BYTES`, `FLAGMETER_EVENT_IDS_DAYS`,
-    /// `FLAGMETER_EVENT_IDS_MAX_BYTES`, `FLAGMETER_ROLLUPS_DAYS`.
+    /// `FLAGMETER_EVENT_IDS_MAX_BYTES`, `FLAGMETER_ROLLUPS_DAYS`, `FLAGMETER_DEAD_LETTERS_DAYS`,
+    /// `FLAGMETER_DEAD_LETTERS_MAX_BYTES`.
     pub keep: Limits,
     /// `FLAGMETER_ENCRYPTION_KEY`: 32 bytes in base64, under which webhook URLs are kept; the operator's.
     pub sealer: Sealer,
@@ -71,12 +72,16 @@ fn limits(env: &mut Env) -> Option<Limits> {
     let event_ids_days = env.with_default("FLAGMETER_EVENT_IDS_DAYS", "35");
     let event_ids_bytes = env.with_default("FLAGMETER_EVENT_IDS_MAX_BYTES", "4294967296");
     let rollups_days = env.with_default("FLAGMETER_ROLLUPS_DAYS", "400");
+    let dead_letters_days = env.with_default("FLAGMETER_DEAD_LETTERS_DAYS", "90");
+    let dead_letters_bytes = env.with_default("FLAGMETER_DEAD_LETTERS_MAX_BYTES", "268435456");
     let limits = Limits {
         events_days: events_days?,
         events_bytes: events_bytes?,
         event_ids_days: event_ids_days?,
         event_ids_bytes: event_ids_bytes?,
         rollups_days: rollups_days?,
+        dead_letters_days: dead_letters_days?,
+        dead_letters_bytes: dead_letters_bytes?,
     };
     let least = limits.least_rollups_days();
     if limits.rollups_days < least {

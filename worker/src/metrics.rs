@@ -183,7 +183,9 @@ impl Metrics {
     }
 
     pub(crate) fn kept(&self, kept: &Kept, now: Timestamp) {
-        for (what, window) in [("events", kept.events), ("event_ids", kept.event_ids)] {
+        let windows =
+            [("events", kept.events), ("event_ids", kept.event_ids), ("dead_letters", kept.dead_letters)];
+        for (what, window) in windows {
             let since = window.since.map_or(0, |since| now.duration_since(since).as_secs());
             self.kept_seconds.with_label_values(&[what]).set(since);
             self.kept_bytes.with_label_values(&[what]).set(window.bytes);

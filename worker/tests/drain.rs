@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use flagmeter_core::event::UsageEvent;
+use flagmeter_core::quota::MAX_TOKENS;
 use flagmeter_runtime::admin::Readiness;
 use flagmeter_runtime::clock::Clock;
 use flagmeter_store::postgres::audit::{Book, books};
@@ -220,4 +222,43 @@ async fn a_worker_told_to_stop_finishes_what_it_has_and_leaves_the_rest(pool: Pg
     let counted = book(&pool, "acme").await.events;
     assert!(left > 0);
     assert_eq!(u64::try_from(counted).unwrap() + left * 300, 120_000);
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn while_one_tenant_sends_events_that_cannot_be_counted_the_others_are_counted_within_a_second(
+    pool: PgPool,
+) {
+    for tenant in ["acme", "poisonous"] {
+        testing::add_tenant(&pool, tenant).await;
+    }
+    let stream = stream();
+    let queue = testing::queue_named(&stream).unwrap();
+    let worker = start(&pool, &stream, "a");
+    let occurred_at = "2026-05-16T12:00:00Z".parse().unwrap();
+    let largest = UsageEvent { occurred_at, ..testing::event("poisonous", MAX_TOKENS) };
+    let list = |number| {
+        let mut entry = testing::entry(1_000 + number, []);
+        entry.batch.events = vec![largest.clone(); 1_000];
+        entry.batch.encode()
+    };
+    for number in 1..=20_u128 {
+        if number % 4 == 1 {
+            queue.push(&list(number), 1_000).await.unwrap();
+        }
+        let sent = Instant::now();
+        push(&queue, number, "acme").await;
+        let counted = i64::try_from(number).unwrap() * 2;
+        until("the other's event is counted", async || {
+            let events = sqlx::query_scalar::<_, Option<i64>>(
+                "SELECT sum(events)::bigint FROM usage_periods WHERE tenant = 'acme'",
+            );
+            events.fetch_one(&pool).await.unwrap() == Some(counted)
+        })
+        .await;
+        assert!(sent.elapsed() < Duration::from_secs(1), "{number}: {:?}", sent.elapsed());
+    }
+    until("the queue is empty", async || queue.depth().await.unwrap() == 0).await;
+    assert_eq!(book(&pool, "poisonous").await.dead_letters, 4_999);
+    worker.shutdown.cancel();
+    worker.task.await.unwrap();
 }

@@ -10,6 +10,7 @@ use foldhash::{HashMap, HashMapExt as _};
 use crate::event::{FeatureName, TenantName, UsageEvent};
 use crate::minute::Minute;
 use crate::period::BillingPeriod;
+use crate::quota::MAX_TOKENS;
 
 /// Tokens by tenant, feature and minute.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -50,6 +51,35 @@ impl Sum {
         self.tokens = self.tokens.checked_add(other.tokens).ok_or(SumOverflow)?;
         self.events = self.events.checked_add(other.events).ok_or(SumOverflow)?;
         Ok(())
+    }
+}
+
+/// What a billing period holds, while events are added to it one by one. A period holds at most [`MAX_TOKENS`], so that
+/// every JSON reader shows its total exactly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeriodTotal(i64);
+
+impl PeriodTotal {
+    /// A period that holds `tokens`.
+    #[must_use]
+    pub fn of(tokens: i64) -> Self {
+        Self(tokens)
+    }
+
+    /// Adds an event's tokens, unless the total would exceed the bound; answers whether it did. A reversal always fits.
+    pub fn add(&mut self, tokens: i64) -> bool {
+        let sum = self.0.saturating_add(tokens);
+        let fits = tokens <= 0 || sum <= MAX_TOKENS;
+        if fits {
+            self.0 = sum;
+        }
+        fits
+    }
+
+    /// Whether adding `tokens` in all made a period exceed the bound, if it holds `total` now.
+    #[must_use]
+    pub fn is_exceeded(total: i64, tokens: i64) -> bool {
+        tokens > 0 && total > MAX_TOKENS
     }
 }
 
@@ -116,7 +146,6 @@ mod tests {
     use super::*;
     use crate::event::{EventId, TokenCount};
     use crate::period::BillingDay;
-    use crate::quota::MAX_TOKENS;
 
     fn event(tenant: &str, feature: &str, tokens: i64, at: &str) -> UsageEvent {
         UsageEvent {
@@ -160,6 +189,24 @@ mod tests {
             [(12, 2), (2, 1), (1, 1)]
         );
         assert_eq!(features.values().map(|sum| sum.tokens).sum::<i64>(), 15);
+    }
+
+    #[test]
+    fn a_period_holds_up_to_the_bound_and_takes_no_more_until_something_is_reversed() {
+        let mut total = PeriodTotal::of(MAX_TOKENS - 10);
+        let steps = [(11, false), (10, true), (1, false), (0, true), (-5, true), (6, false), (5, true)];
+        for (tokens, fits) in steps {
+            assert_eq!(total.add(tokens), fits, "{tokens}");
+        }
+        assert_eq!(total, PeriodTotal::of(MAX_TOKENS));
+        // One that grew beyond the bound under an earlier version takes nothing but reversals.
+        let mut beyond = PeriodTotal::of(i64::MAX);
+        assert_eq!([beyond.add(1), beyond.add(-1)], [false, true]);
+        let exceeded = [(MAX_TOKENS, 1), (MAX_TOKENS + 1, 1), (MAX_TOKENS + 1, -1), (MAX_TOKENS + 1, 0)];
+        assert_eq!(
+            exceeded.map(|(total, tokens)| PeriodTotal::is_exceeded(total, tokens)),
+            [false, true, false, false]
+        );
     }
 
     #[test]

@@ -31,6 +31,9 @@ pub enum StoreError {
     /// Events of one batch add up to more than a row can hold.
     #[error("failed to fold a batch")]
     Overflow(#[from] SumOverflow),
+    /// Events would make a billing period exceed 2^53 − 1 tokens.
+    #[error("a billing period would exceed 2^53 − 1 tokens")]
+    PeriodFull,
 }
 
 impl StoreError {
@@ -99,12 +102,23 @@ impl StoreError {
     /// transaction has added it meanwhile.
     pub(crate) fn is_in_the_data(&self) -> bool {
         match self {
-            Self::Overflow(_) => true,
+            Self::Overflow(_) | Self::PeriodFull => true,
             Self::Postgres { source: sqlx::Error::Database(error), .. } => {
                 let class = error.code().map(|code| code.get(..2).unwrap_or_default().to_owned());
                 matches!(class.as_deref(), Some("22" | "23"))
                     && !self.is_missing_partition()
                     && !self.is_duplicate_key()
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a sum is larger than its place: what a billing period may hold, or a bigint (SQLSTATE 22003).
+    pub(crate) fn is_too_large_a_sum(&self) -> bool {
+        match self {
+            Self::Overflow(_) | Self::PeriodFull => true,
+            Self::Postgres { source: sqlx::Error::Database(error), .. } => {
+                error.code().as_deref() == Some("22003")
             }
             _ => false,
         }

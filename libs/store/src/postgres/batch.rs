@@ -5,8 +5,8 @@
 //! reached come last.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::ops::AddAssign;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use flagmeter_core::event::UsageEvent;
@@ -19,11 +19,14 @@ use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::event_ids::Expected;
-use super::{alerts, billing, dead_letters, event_ids, events, totals};
+use super::{alerts, billing, dead_letters, event_ids, events, period_totals, totals};
 use crate::{PgPool, StoreError};
 
-/// How long one attempt may take. A batch takes milliseconds, one of which every event is bad some minutes.
+/// How long one attempt may take. A batch takes milliseconds, an entry of which every event is refused some seconds.
 const ATTEMPT_LIMIT: Duration = Duration::from_mins(5);
+
+/// How often a batch is begun again because of what other workers did at the same moment, before the caller waits.
+const ATTEMPTS: u32 = 8;
 
 /// An entry of the queue, read.
 #[derive(Debug, Clone)]
@@ -49,6 +52,16 @@ pub struct Applied {
     pub entries_seen_before: u64,
 }
 
+impl AddAssign for Applied {
+    fn add_assign(&mut self, other: Self) {
+        self.counted += other.counted;
+        self.repeated += other.repeated;
+        self.conflicting += other.conflicting;
+        self.dead_lettered += other.dead_lettered;
+        self.entries_seen_before += other.entries_seen_before;
+    }
+}
+
 /// An event on its way into the tables.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Row<'a> {
@@ -70,12 +83,12 @@ impl Row<'_> {
     }
 }
 
-/// Counts entries. Remembers which days have a partition, and whether clients repeat themselves.
+/// Counts entries. Remembers which days have a partition, and how much care the last batch took.
 pub struct Counter {
     pool: PgPool,
     days: Mutex<Days>,
-    /// Whether the last batch brought an id that was counted before: then the next may, too.
-    repeats: AtomicBool,
+    /// What the last batch brought, the next may bring too.
+    care: Mutex<Care>,
 }
 
 /// The days that have a partition.
@@ -87,11 +100,21 @@ struct Days {
     ids: BTreeSet<Date>,
 }
 
+/// What a batch is expected to bring. What is not expected fails the whole transaction, which is then begun again with
+/// care; care costs time.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Care {
+    /// Ids that were counted before.
+    repeats: bool,
+    /// Events that their billing period has no room for.
+    full_periods: bool,
+}
+
 /// How to go about events that PostgreSQL refuses.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Attempt {
-    /// All events at once; any fault fails all, also an id that was counted before if none was expected.
-    Whole(Expected),
+    /// All events at once; any fault fails all.
+    Whole(Care),
     /// Inside savepoints, halving what fails until the bad events are alone.
     Isolating,
 }
@@ -100,7 +123,7 @@ impl Counter {
     /// A counter over `pool`.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
-        Self { pool, days: Mutex::default(), repeats: AtomicBool::default() }
+        Self { pool, days: Mutex::default(), care: Mutex::default() }
     }
 
     /// Makes the partitions for `day` and the one after it, ahead of time.
@@ -118,12 +141,14 @@ impl Counter {
     /// One transaction, whose statements do not grow in number with the batch. The api made each
     /// `batch_id`, so an entry that comes again (a crash, a claim from a worker that was only slow,
     /// an `XADD` sent twice) adds nothing. A client's event id counts once, whichever entry brings it.
-    /// An event that PostgreSQL refuses goes to `dead_letters` in the same transaction.
+    ///
+    /// An event that its billing period has no room for goes to `dead_letters` in the same transaction. If PostgreSQL
+    /// refuses an event for another reason, entries are counted in transactions of their own: the good ones first,
+    /// then the others, whose bad events go to `dead_letters`. What is committed stays so, whatever comes after it.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Postgres`]; nothing was counted, or, if only the answer to the commit was lost,
-    /// everything was. Either way the same call may be made again.
+    /// [`StoreError::Postgres`]; some entries may have been counted. Either way the same call may be made again.
     pub async fn apply(&self, entries: &[Entry]) -> Result<Applied, StoreError> {
         let events = || entries.iter().flat_map(|entry| &entry.batch.events);
         self.ensure(Days {
@@ -131,16 +156,10 @@ impl Counter {
             ids: event_ids::days(events().filter_map(UsageEvent::ledger_key)),
         })
         .await?;
-        let mut outcome = self.attempt(entries, Attempt::Whole(self.expected())).await;
-        // An id that was counted before, or a total that another worker began at the same moment.
-        if outcome.as_ref().is_err_and(StoreError::is_duplicate_key) {
-            self.repeats.store(true, Ordering::Relaxed);
-            outcome = self.attempt(entries, Attempt::Whole(Expected::Repeats)).await;
-        }
-        match outcome {
+        match self.count_whole(entries).await {
             Err(error) if error.is_missing_partition() => {
                 // Somebody dropped it. The next call makes it again.
-                *self.known() = Days::default();
+                *lock(&self.days) = Days::default();
                 Err(error)
             }
             Err(error) if error.is_in_the_data() => {
@@ -148,10 +167,52 @@ impl Counter {
                     error = &error as &dyn std::error::Error,
                     "isolating the events that PostgreSQL refuses"
                 );
-                self.attempt(entries, Attempt::Isolating).await
+                self.isolate(entries).await
             }
             outcome => outcome,
         }
+    }
+
+    /// Counts `entries` by one transaction, begun again with more care where that is what it takes.
+    async fn count_whole(&self, entries: &[Entry]) -> Result<Applied, StoreError> {
+        let mut care = *lock(&self.care);
+        let mut attempt = 1;
+        loop {
+            match self.attempt(entries, Attempt::Whole(care)).await {
+                // An id that was counted before, or a total that another worker began at the same moment.
+                Err(error) if error.is_duplicate_key() && attempt < ATTEMPTS => care.repeats = true,
+                // A period is full, or another worker filled it at the same moment.
+                Err(error) if error.is_too_large_a_sum() && attempt < ATTEMPTS => care.full_periods = true,
+                outcome => return outcome,
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Counts the entries that PostgreSQL takes, halving those that it does not take together, then the others event by
+    /// event. Each step commits by itself.
+    async fn isolate(&self, entries: &[Entry]) -> Result<Applied, StoreError> {
+        let mut applied = Applied::default();
+        let mut refused = Vec::new();
+        let mut parts = vec![entries];
+        while let Some(part) = parts.pop() {
+            match self.count_whole(part).await {
+                Ok(counted) => applied += counted,
+                Err(error) if error.is_in_the_data() => {
+                    if part.len() == 1 {
+                        refused.push(part);
+                    } else {
+                        let (first, second) = part.split_at(part.len() / 2);
+                        parts.extend([second, first]);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        for entry in refused {
+            applied += self.attempt(entry, Attempt::Isolating).await?;
+        }
+        Ok(applied)
     }
 
     /// One attempt, which ends: if PostgreSQL's machine vanished without a word, no answer ever comes, and the
@@ -183,48 +244,57 @@ impl Counter {
         let settings = billing::lock(&mut tx, &rows).await?;
         let (rows, homeless) = settings.split(rows);
         dead_letters::add(&mut tx, &homeless, "tenant_deleted").await?;
-        applied.dead_lettered += homeless.len() as u64;
 
-        let expected = match attempt {
-            Attempt::Whole(expected) => expected,
-            Attempt::Isolating => Expected::Repeats,
-        };
+        let care = attempt.care();
+        let expected = if care.repeats { Expected::Repeats } else { Expected::New };
         let event_ids::Claimed { rows, repeated, conflicting } =
             event_ids::claim(&mut tx, rows, expected).await?;
         (applied.repeated, applied.conflicting) = (repeated, conflicting);
+
+        let (rows, too_many) = if care.full_periods {
+            period_totals::split(&mut tx, &settings, rows).await?
+        } else {
+            (rows, Vec::new())
+        };
+        dead_letters::add(&mut tx, &too_many, "period_full").await?;
 
         let refused = match attempt {
             Attempt::Whole(_) => count(&mut tx, &settings, &rows).await.map(|()| 0)?,
             Attempt::Isolating => isolate(&mut tx, &settings, &rows).await?,
         };
-        applied.dead_lettered += refused;
+        applied.dead_lettered = (homeless.len() + too_many.len()) as u64 + refused;
         applied.counted = rows.len() as u64 - refused;
         tx.commit().await.map_err(&failed)?;
-        self.repeats.store(repeated > 0, Ordering::Relaxed);
+        *lock(&self.care) = Care { repeats: repeated > 0, full_periods: !too_many.is_empty() };
         Ok(applied)
     }
 
-    fn expected(&self) -> Expected {
-        if self.repeats.load(Ordering::Relaxed) { Expected::Repeats } else { Expected::New }
-    }
-
     async fn ensure(&self, wanted: Days) -> Result<(), StoreError> {
-        let known = self.known().clone();
+        let known = lock(&self.days).clone();
         for day in wanted.events.difference(&known.events) {
             events::ensure_partition(&self.pool, *day).await?;
-            self.known().events.insert(*day);
+            lock(&self.days).events.insert(*day);
         }
         for day in wanted.ids.difference(&known.ids) {
             event_ids::ensure_partition(&self.pool, *day).await?;
-            self.known().ids.insert(*day);
+            lock(&self.days).ids.insert(*day);
         }
         Ok(())
     }
+}
 
-    fn known(&self) -> std::sync::MutexGuard<'_, Days> {
-        // A panic while it was held leaves days that have a partition.
-        self.days.lock().unwrap_or_else(PoisonError::into_inner)
+impl Attempt {
+    fn care(self) -> Care {
+        match self {
+            Self::Whole(care) => care,
+            Self::Isolating => Care { repeats: true, full_periods: true },
+        }
     }
+}
+
+/// What a lock guards is whole at any moment, so a panic while it was held spoils nothing.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The UTC day that `instant` lies in: partitions follow it.
@@ -286,13 +356,14 @@ async fn count(
         let (periods, features) = batch.periods(|tenant, minute| settings.period(tenant, minute.start()))?;
         Ok::<_, StoreError>((batch, periods, features))
     };
-    let (batch, periods, features) = events::copy(tx, rows, fold).await??;
+    let (batch, periods, features) = events::add(tx, rows, fold).await??;
     let totals = totals::add(tx, &batch, &periods, &features).await?;
+    period_totals::check(&periods, &totals)?;
     alerts::watch(tx, settings, &periods, &totals).await
 }
 
-/// Counts what can be counted, and puts the rest into `dead_letters`; answers how many that were. Each tenant's events
-/// by themselves, so that those of one cost the others no more than that.
+/// Counts what can be counted of an entry, and puts the rest into `dead_letters`; answers how many that were. Each
+/// tenant's events by themselves, so that those of one are never held against another.
 async fn isolate(
     tx: &mut PgConnection,
     settings: &billing::Settings,

@@ -1,11 +1,14 @@
-//! What could not be counted, with the reason. Nothing that was taken in is ever dropped.
+//! What could not be counted, with the reason. It is kept for a time and up to a size; then its sums are.
 
 use flagmeter_core::packed::Unreadable;
+use jiff::Timestamp;
+use jiff_sqlx::ToSqlx;
 use serde_json::json;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::batch::Row;
+use super::retention::{ROWS_AT_ONCE, STATEMENTS_AT_ONCE, Window};
 use crate::{PgPool, StoreError};
 
 /// Keeps `rows`, which are not counted for `reason`.
@@ -73,4 +76,89 @@ pub async fn add_unreadable(
     .await
     .map(drop)
     .map_err(StoreError::postgres("keep an entry in dead_letters"))
+}
+
+/// Forgets letters from before `before`, and the oldest of those that take more than `budget` bytes together; answers
+/// what is left. How many there were of a tenant is remembered as long as there is the tenant.
+pub(super) async fn forget(pool: &PgPool, before: Timestamp, budget: u64) -> Result<Window, StoreError> {
+    let excess = first_within(pool, budget).await?;
+    let mut forgotten = 0;
+    for _ in 0..STATEMENTS_AT_ONCE {
+        let gone = forget_some(pool, before, excess).await?;
+        forgotten += gone;
+        if gone < ROWS_AT_ONCE {
+            break;
+        }
+    }
+    if forgotten > 0 {
+        tracing::warn!(letters = forgotten, "forgot dead letters beyond their age or their bytes");
+    }
+    window(pool).await
+}
+
+/// The id of the oldest letter of those that `budget` bytes have room for; 0 if there is room for all.
+async fn first_within(pool: &PgPool, budget: u64) -> Result<i64, StoreError> {
+    // The file is never smaller than what is in it, and mostly that answers the question.
+    sqlx::query_scalar!(
+        r#"SELECT CASE
+               WHEN pg_total_relation_size('dead_letters') <= $1 THEN 0
+               ELSE COALESCE((
+                   SELECT max(id) + 1
+                   FROM (
+                       SELECT id, sum(bytes) OVER (ORDER BY id DESC) AS sum
+                       FROM (
+                           -- Of a row itself and its places in the indexes, and of what it holds.
+                           SELECT id,
+                                  300 + COALESCE(pg_column_size(event), 0) + COALESCE(pg_column_size(payload), 0) AS bytes
+                           FROM dead_letters
+                       ) AS letters
+                   ) AS sums
+                   WHERE sum > $1
+               ), 0)
+           END AS "id!""#,
+        i64::try_from(budget).unwrap_or(i64::MAX),
+    )
+    .fetch_one(pool)
+    .await
+    .map_err(StoreError::postgres("measure the dead letters"))
+}
+
+/// Forgets some letters that are from before `before` or have a smaller id than `first`; answers how many.
+async fn forget_some(pool: &PgPool, before: Timestamp, first: i64) -> Result<i64, StoreError> {
+    sqlx::query_scalar!(
+        r#"WITH gone AS (
+               DELETE FROM dead_letters
+               WHERE ctid = ANY (ARRAY(
+                   SELECT ctid FROM dead_letters WHERE created_at < $1::timestamptz OR id < $2 LIMIT $3 FOR UPDATE
+               ))
+               RETURNING tenant, (event ->> 'tokens')::numeric AS tokens
+           ), summed AS (
+               INSERT INTO forgotten (tenant, source, events, tokens)
+               SELECT tenant, 'dead_letters', count(*), COALESCE(sum(tokens), 0)
+               FROM gone
+               WHERE EXISTS (SELECT FROM tenants WHERE id = gone.tenant)
+               GROUP BY tenant
+               ORDER BY tenant
+               ON CONFLICT (tenant, source) DO UPDATE
+               SET events = forgotten.events + EXCLUDED.events, tokens = forgotten.tokens + EXCLUDED.tokens
+           )
+           SELECT count(*) AS "gone!" FROM gone"#,
+        before.to_sqlx() as jiff_sqlx::Timestamp,
+        first,
+        ROWS_AT_ONCE,
+    )
+    .fetch_one(pool)
+    .await
+    .map_err(StoreError::postgres("forget dead letters"))
+}
+
+async fn window(pool: &PgPool) -> Result<Window, StoreError> {
+    let row = sqlx::query!(
+        r#"SELECT (SELECT created_at FROM dead_letters ORDER BY id LIMIT 1) AS "since: jiff_sqlx::Timestamp",
+                  pg_total_relation_size('dead_letters') AS "bytes!""#
+    )
+    .fetch_one(pool)
+    .await
+    .map_err(StoreError::postgres("measure the dead letters"))?;
+    Ok(Window { since: row.since.map(jiff_sqlx::Timestamp::to_jiff), bytes: row.bytes })
 }

@@ -10,7 +10,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::batch::Row;
-use super::copy::{Copy, instant};
+use super::copy::{self, Copy, instant};
 use crate::{PgPool, StoreError};
 
 /// What the ledger made of a batch's rows.
@@ -47,7 +47,7 @@ pub(super) async fn ensure_partition(pool: &PgPool, day: Date) -> Result<(), Sto
 /// What a batch's ids are taken for until the ledger has spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Expected {
-    /// None was counted before. They are copied, which is several times as fast; one that was counted fails
+    /// None was counted before. Many are copied, which is several times as fast; one that was counted fails
     /// the transaction.
     New,
     /// Some were.
@@ -83,11 +83,17 @@ pub(super) async fn claim<'a>(
         counts[later.place] &= !repeats;
         repeats
     });
-    match expected {
-        Expected::New => copy(tx, &claims, &rows).await?,
-        Expected::Repeats => {
-            let claimed = insert(tx, &claims, &rows).await?;
-            for Claim { key: (id, tenant), place } in &claims {
+    let parts = match expected {
+        // Each part belongs to one partition, and they follow each other as the keys do.
+        Expected::New => claims.chunk_by(|one, next| one.key.0.place() == next.key.0.place()).collect(),
+        Expected::Repeats => vec![claims.as_slice()],
+    };
+    for part in parts {
+        if expected == Expected::New && part.len() >= copy::LEAST_ROWS {
+            copy_new(tx, part, &rows).await?;
+        } else {
+            let claimed = insert(tx, part, &rows).await?;
+            for Claim { key: (id, tenant), place } in part {
                 counts[*place] = claimed.contains(&(id.uuid(), (*tenant).to_owned()));
             }
         }
@@ -105,25 +111,21 @@ fn key<'a>(row: &Row<'a>) -> Option<(LedgerKey, &'a str)> {
     Some((row.event.ledger_key()?, row.event.tenant.as_str()))
 }
 
-/// Adds ids that are new.
-async fn copy(tx: &mut PgConnection, claims: &[Claim<'_>], rows: &[Row<'_>]) -> Result<(), StoreError> {
-    // In the order of their keys, which is that of the partitions.
-    for claims in claims.chunk_by(|one, next| one.key.0.place() == next.key.0.place()) {
-        let table = match claims[0].key.0.place() {
-            Place::Day(day) => format!("event_ids_{}", date(day).strftime("%Y%m%d")),
-            Place::Reversals => "event_ids_reversals".to_owned(),
-            Place::Others => "event_ids_others".to_owned(),
-        };
-        let columns = "id, tenant, received_at, content";
-        let mut copy = Copy::begin(tx, &table, columns, "add the clients' event ids").await?;
-        for Claim { key: (id, tenant), place } in claims {
-            let row = &rows[*place];
-            let (received_at, content) = (instant(row.received_at), row.content().to_be_bytes());
-            copy.row([id.uuid().as_bytes(), tenant.as_bytes(), &received_at, &content]).await?;
-        }
-        copy.finish().await?;
+/// Adds ids that are new, all of one partition.
+async fn copy_new(tx: &mut PgConnection, claims: &[Claim<'_>], rows: &[Row<'_>]) -> Result<(), StoreError> {
+    let table = match claims[0].key.0.place() {
+        Place::Day(day) => format!("event_ids_{}", date(day).strftime("%Y%m%d")),
+        Place::Reversals => "event_ids_reversals".to_owned(),
+        Place::Others => "event_ids_others".to_owned(),
+    };
+    let columns = "id, tenant, received_at, content";
+    let mut copy = Copy::begin(tx, &table, columns, "add the clients' event ids").await?;
+    for Claim { key: (id, tenant), place } in claims {
+        let row = &rows[*place];
+        let (received_at, content) = (instant(row.received_at), row.content().to_be_bytes());
+        copy.row([id.uuid().as_bytes(), tenant.as_bytes(), &received_at, &content]).await?;
     }
-    Ok(())
+    copy.finish().await
 }
 
 /// Adds those ids that are new; answers which those are. An insert waits for another transaction that holds

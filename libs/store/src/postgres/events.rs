@@ -1,13 +1,14 @@
-//! Raw events, by binary COPY into a partition a day.
+//! Raw events: many by binary COPY into a partition a day, few by one INSERT.
 //!
-//! The partition is named: a tenth of a COPY's time would go into finding it for each row.
+//! A COPY names its partition: a tenth of its time would go into finding it for each row.
 
 use jiff::civil::Date;
 use jiff_sqlx::ToSqlx;
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::batch::{Row, day_of, unix_day};
-use super::copy::{Copy, instant};
+use super::copy::{self, Copy, instant};
 use crate::{PgPool, StoreError};
 
 /// Makes the partition for `day`, if it is not there.
@@ -19,8 +20,8 @@ pub(super) async fn ensure_partition(pool: &PgPool, day: Date) -> Result<(), Sto
         .map_err(StoreError::postgres("make a partition of events"))
 }
 
-/// Writes `rows`. What `meanwhile` does is done while PostgreSQL is at work on the last of them.
-pub(super) async fn copy<T>(
+/// Writes `rows`. What `meanwhile` does is done while PostgreSQL is at work on the last of them, if they are many.
+pub(super) async fn add<T>(
     tx: &mut PgConnection,
     rows: &[Row<'_>],
     meanwhile: impl FnOnce() -> T,
@@ -29,13 +30,46 @@ pub(super) async fn copy<T>(
     let mut days = rows.chunk_by(|one, next| unix_day(one.received_at) == unix_day(next.received_at));
     let Some(last) = days.next_back() else { return Ok(meanwhile()) };
     for day in days {
-        begin(tx, day).await?.finish().await?;
+        if day.len() < copy::LEAST_ROWS {
+            insert(tx, day).await?;
+        } else {
+            begin(tx, day).await?.finish().await?;
+        }
+    }
+    if last.len() < copy::LEAST_ROWS {
+        insert(tx, last).await?;
+        return Ok(meanwhile());
     }
     let mut copy = begin(tx, last).await?;
     copy.flush().await?;
     let done = meanwhile();
     copy.finish().await?;
     Ok(done)
+}
+
+/// Writes few rows, by one statement.
+async fn insert(tx: &mut PgConnection, rows: &[Row<'_>]) -> Result<(), StoreError> {
+    let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
+    let tenants: Vec<&str> = rows.iter().map(|row| row.event.tenant.as_str()).collect();
+    let features: Vec<&str> = rows.iter().map(|row| row.event.feature.as_str()).collect();
+    let tokens: Vec<i64> = rows.iter().map(|row| row.event.signed_tokens()).collect();
+    let occurred: Vec<_> = rows.iter().map(|row| row.event.occurred_at.to_sqlx()).collect();
+    let received: Vec<_> = rows.iter().map(|row| row.received_at.to_sqlx()).collect();
+    sqlx::query!(
+        "INSERT INTO events (id, tenant, feature, tokens, occurred_at, created_at)
+         SELECT *
+         FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::timestamptz[], $6::timestamptz[])",
+        &ids,
+        &tenants as &[&str],
+        &features as &[&str],
+        &tokens,
+        &occurred as &[jiff_sqlx::Timestamp],
+        &received as &[jiff_sqlx::Timestamp],
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+    .map_err(StoreError::postgres("insert events"))
 }
 
 /// Copies `rows`, of which there are some and all were received on one day, but for the end.

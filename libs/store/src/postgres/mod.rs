@@ -20,6 +20,7 @@ pub mod directory;
 mod event_ids;
 mod events;
 pub mod lookup;
+mod period_totals;
 mod recount;
 pub mod retention;
 pub mod series;

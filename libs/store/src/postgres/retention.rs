@@ -12,6 +12,7 @@ use jiff_sqlx::ToSqlx;
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
+use super::dead_letters;
 use crate::{PgPool, StoreError};
 
 /// For how long an entry that is counted is remembered after it has left the queue: nothing can deliver it
@@ -19,10 +20,10 @@ use crate::{PgPool, StoreError};
 const APPLIED_BATCHES: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// Rows that one statement forgets: it is done in a fraction of a second.
-const ROWS_AT_ONCE: i64 = 20_000;
+pub(super) const ROWS_AT_ONCE: i64 = 20_000;
 
 /// Statements a round. What is left waits for the next one.
-const STATEMENTS_AT_ONCE: u32 = 50;
+pub(super) const STATEMENTS_AT_ONCE: u32 = 50;
 
 /// How long what is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +38,10 @@ pub struct Limits {
     pub event_ids_bytes: u64,
     /// Days that minutes are kept.
     pub rollups_days: u16,
+    /// Days that events are kept which could not be counted.
+    pub dead_letters_days: u16,
+    /// Bytes that they may take; the oldest go first.
+    pub dead_letters_bytes: u64,
 }
 
 impl Default for Limits {
@@ -47,6 +52,8 @@ impl Default for Limits {
             event_ids_days: const { NonZero::new(35).unwrap() },
             event_ids_bytes: 4 << 30,
             rollups_days: 400,
+            dead_letters_days: 90,
+            dead_letters_bytes: 256 << 20,
         }
     }
 }
@@ -77,6 +84,8 @@ pub struct Kept {
     pub events: Window,
     /// Clients' ids: since when a repeat is found.
     pub event_ids: Window,
+    /// Events that could not be counted: since the oldest was put there.
+    pub dead_letters: Window,
 }
 
 /// Since when clients' ids are to be known: as `limits` allow at `now`, and never later than whatever the queue may still
@@ -126,9 +135,11 @@ pub async fn forget(
     forget_rows(pool, "event_conflicts", found_since).await?;
     forget_batches(pool, reach - APPLIED_BATCHES).await?;
     forget_rollups(pool, now - days(limits.rollups_days)).await?;
+    let dead_letters =
+        dead_letters::forget(pool, now - days(limits.dead_letters_days), limits.dead_letters_bytes).await?;
     let mut event_ids = window(&ids_by_day(pool).await?);
     event_ids.since = event_ids.since.map(|since| since.max(refused_before));
-    Ok(Kept { events: window(&partitions(pool, "events").await?), event_ids })
+    Ok(Kept { events: window(&partitions(pool, "events").await?), event_ids, dead_letters })
 }
 
 /// The oldest instant of which the queue may still bring something.

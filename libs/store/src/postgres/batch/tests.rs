@@ -53,23 +53,155 @@ async fn a_client_that_sends_an_id_again_counts_once_and_another_tenant_may_use_
     assert_eq!(book(&pool, "globex").await.event_tokens, 7);
 }
 
+/// Lets PostgreSQL refuse every event of the feature `bad`, as it refuses none that the api accepts.
+async fn refuse_bad_features(pool: &PgPool) {
+    let statement = "ALTER TABLE events ADD CONSTRAINT no_bad_feature CHECK (feature <> 'bad')";
+    sqlx::query(statement).execute(pool).await.unwrap();
+}
+
+fn bad(event: UsageEvent) -> UsageEvent {
+    UsageEvent { feature: "bad".try_into().unwrap(), ..event }
+}
+
+/// `events` times the largest event there is, 30 days before noon of the tests: in the billing period before.
+fn largest(number: u128, events: usize) -> Entry {
+    let occurred_at = "2026-05-16T12:00:00Z".parse().unwrap();
+    let mut entry = entry(number, []);
+    entry.batch.events = vec![UsageEvent { occurred_at, ..event("poisonous", MAX_TOKENS) }; events];
+    entry
+}
+
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn an_event_that_postgresql_refuses_is_isolated_and_the_others_count(pool: PgPool) {
     add_tenant(&pool, "acme").await;
+    refuse_bad_features(&pool).await;
     let counter = Counter::new(pool.clone());
-    // One short of 2^63 in steps of the largest event: a few more of them cannot be added.
-    let full: Vec<_> = (0..1_023).map(|_| event("acme", MAX_TOKENS)).collect();
-    let mut filling = entry(1, []);
-    filling.batch.events = full;
-    counter.apply(&[filling]).await.unwrap();
-
-    let mixed =
-        entry(2, [event("acme", 5), event("acme", MAX_TOKENS), event("acme", MAX_TOKENS), event("acme", 6)]);
+    let mixed = entry(2, [event("acme", 5), event("acme", 40), bad(event("acme", 3)), event("acme", 6)]);
     let applied = counter.apply(std::slice::from_ref(&mixed)).await.unwrap();
     assert_eq!(applied, Applied { counted: 3, dead_lettered: 1, ..Applied::default() });
-    assert_eq!(reasons(&pool).await, [("refused_by_database".to_owned(), MAX_TOKENS.to_string())]);
-    assert_eq!(book(&pool, "acme").await.events, 1_026);
+    assert_eq!(reasons(&pool).await, [("refused_by_database".to_owned(), "3".to_owned())]);
+    assert_eq!(book(&pool, "acme").await.events, 3);
     assert_eq!(counter.apply(&[mixed]).await.unwrap().entries_seen_before, 1);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn good_entries_are_counted_whatever_becomes_of_a_bad_one_beside_them(pool: PgPool) {
+    add_tenant(&pool, "acme").await;
+    refuse_bad_features(&pool).await;
+    // What is isolated cannot be kept, as on a full disk.
+    sqlx::raw_sql(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+         $$ BEGIN RAISE EXCEPTION 'no space' USING ERRCODE = 'disk_full'; END $$;
+         CREATE TRIGGER refuse BEFORE INSERT ON dead_letters EXECUTE FUNCTION refuse();",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    let counter = Counter::new(pool.clone());
+    let entries = [
+        entry(1, [event("acme", 1)]),
+        entry(2, [event("acme", 2), bad(event("acme", 4))]),
+        entry(3, [event("acme", 8)]),
+    ];
+    assert!(counter.apply(&entries).await.is_err());
+    assert_eq!(book(&pool, "acme").await.event_tokens, 9);
+    sqlx::query("DROP TRIGGER refuse ON dead_letters").execute(&pool).await.unwrap();
+    let applied = counter.apply(&entries).await.unwrap();
+    assert_eq!(
+        applied,
+        Applied { counted: 1, dead_lettered: 1, entries_seen_before: 2, ..Applied::default() }
+    );
+    assert_eq!(book(&pool, "acme").await.event_tokens, 11);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn events_that_no_period_has_room_for_cost_the_other_tenants_nothing(pool: PgPool) {
+    for tenant in ["acme", "poisonous"] {
+        add_tenant(&pool, tenant).await;
+    }
+    let counter = Counter::new(pool.clone());
+    let mut kept = 0;
+    for (number, events) in [(1, 1_000), (2, 24), (3, 1_000), (4, 6_000)] {
+        let other = entry(100 + number, [event("acme", 1)]);
+        let applied = counter.apply(&[largest(number, events), other]).await.unwrap();
+        kept += applied.dead_lettered;
+        assert_eq!(applied.counted + applied.dead_lettered, events as u64 + 1);
+    }
+    assert_eq!(kept, 8_023);
+    assert_eq!(book(&pool, "acme").await.event_tokens, 4);
+    let poisonous = book(&pool, "poisonous").await;
+    assert_eq!((poisonous.event_tokens, poisonous.dead_letters), (MAX_TOKENS.into(), 8_023));
+    let reasons: Vec<String> =
+        sqlx::query_scalar("SELECT DISTINCT reason FROM dead_letters").fetch_all(&pool).await.unwrap();
+    assert_eq!(reasons, ["period_full"]);
+    // No savepoint and no halving: two transactions of the first batch were begun in vain, none of the others.
+    let applied = counter.apply(&[largest(5, 1), entry(200, [event("poisonous", 7)])]).await.unwrap();
+    assert_eq!(applied, Applied { counted: 1, dead_lettered: 1, ..Applied::default() });
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn two_workers_that_fill_one_period_never_exceed_it(pool: PgPool) {
+    add_tenant(&pool, "poisonous").await;
+    let half = |number| {
+        let mut entry = largest(number, 1);
+        entry.batch.events[0].tokens = (MAX_TOKENS / 3).try_into().unwrap();
+        entry
+    };
+    let workers = (0..4_u128).map(|worker| {
+        let counter = Counter::new(pool.clone());
+        tokio::spawn(async move {
+            let mut applied = Applied::default();
+            for number in 1..=5 {
+                applied += counter.apply(&[half(worker * 100 + number)]).await.unwrap();
+            }
+            applied
+        })
+    });
+    let mut all = Applied::default();
+    for worker in workers.collect::<Vec<_>>() {
+        all += worker.await.unwrap();
+    }
+    assert_eq!(all, Applied { counted: 3, dead_lettered: 17, ..Applied::default() });
+    assert_eq!(book(&pool, "poisonous").await.event_tokens, (MAX_TOKENS / 3 * 3).into());
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_reversal_makes_room_in_a_period_that_is_full(pool: PgPool) {
+    add_tenant(&pool, "acme").await;
+    let counter = Counter::new(pool.clone());
+    let large = with_id(event("acme", MAX_TOKENS), "large");
+    counter.apply(&[entry(1, [large.clone()])]).await.unwrap();
+    let applied = counter.apply(&[entry(2, [event("acme", 1)])]).await.unwrap();
+    assert_eq!(applied, Applied { dead_lettered: 1, ..Applied::default() });
+    counter.apply(&[entry(3, [reversal_of(&large), event("acme", 1)])]).await.unwrap();
+    assert_eq!(book(&pool, "acme").await.event_tokens, 1);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn one_tenants_sums_are_never_too_large_for_the_books_of_all(pool: PgPool) {
+    for tenant in ["acme", "huge"] {
+        add_tenant(&pool, tenant).await;
+    }
+    let counter = Counter::new(pool.clone());
+    counter.apply(&[entry(1, [event("acme", 7), event("huge", 1)])]).await.unwrap();
+    // As an earlier version could count it.
+    for table in ["events", "rollups", "usage_periods", "usage_features"] {
+        let column = if table == "events" { "tokens" } else { "total_tokens" };
+        let largest = format!("UPDATE {table} SET {column} = {} WHERE tenant = 'huge'", i64::MAX);
+        sqlx::query(sqlx::AssertSqlSafe(largest)).execute(&pool).await.unwrap();
+    }
+    sqlx::query(
+        "INSERT INTO forgotten (tenant, source, events, tokens)
+         SELECT 'huge', source, 1, 9223372036854775807 FROM UNNEST('{events,rollups}'::text[]) AS source",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    let books = books(&pool).await.unwrap();
+    let tokens: Vec<(&str, i128)> =
+        books.iter().map(|book| (book.tenant.as_str(), book.event_tokens)).collect();
+    assert_eq!(tokens, [("acme", 7), ("huge", 2 * i128::from(i64::MAX))]);
+    assert_eq!(books.iter().map(Book::balances).collect::<Vec<_>>(), [true, false]);
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]

@@ -185,3 +185,39 @@ async fn a_long_reader_keeps_partitions_from_coming_and_nobody_from_counting(poo
     counter.prepare(day(at(1))).await.unwrap();
     assert_eq!(count(&pool, "pg_class WHERE relname IN ('events_20260616', 'events_20260617')").await, 2);
 }
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn dead_letters_are_kept_for_their_days_and_within_their_bytes_and_then_as_a_number(pool: PgPool) {
+    add_tenant(&pool, "acme").await;
+    let counter = Counter::new(pool.clone());
+    let mut gone = received(1, 0, [event("gone", 9)]);
+    gone.batch.events = vec![event("gone", 9); 3_000];
+    counter.apply(&[gone]).await.unwrap();
+    sqlx::raw_sql(
+        "UPDATE dead_letters SET tenant = 'acme' WHERE id % 3 = 0;
+         UPDATE dead_letters SET created_at = '2026-03-01T00:00:00Z' WHERE id <= 30;",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    // What is old goes; nothing is remembered of tenants that are gone themselves.
+    let kept = forget_all(&pool, Limits::default(), at(0), None).await;
+    assert_eq!(count(&pool, "dead_letters").await, 2_970);
+    let remembered: Vec<(String, i64)> =
+        sqlx::query_as("SELECT tenant, events FROM forgotten WHERE source = 'dead_letters'")
+            .fetch_all(&pool)
+            .await
+            .unwrap();
+    assert_eq!(remembered, [("acme".to_owned(), 10)]);
+    assert!(kept.dead_letters.since.unwrap() > at(0), "{kept:?}");
+
+    // Of what takes too much the oldest goes.
+    forget_all(&pool, Limits { dead_letters_bytes: 100_000, ..Limits::default() }, at(0), None).await;
+    let left = count(&pool, "dead_letters").await;
+    assert!((100..300).contains(&left), "{left}");
+    let (first, last): (i64, i64) =
+        sqlx::query_as("SELECT min(id), max(id) FROM dead_letters").fetch_one(&pool).await.unwrap();
+    assert_eq!((last, last - first + 1), (3_000, left));
+    let book = books(&pool).await.unwrap().into_iter().find(|book| book.tenant == "acme").unwrap();
+    assert_eq!(book.dead_letters, 1_000);
+}

@@ -1,0 +1,109 @@
+//! What the parts' roles can do with the functions that run with the owner's rights: nothing but what those are for.
+
+use flagmeter_store::PgPool;
+use sqlx::AssertSqlSafe;
+
+/// Relations that the functions read, or that decide what they do.
+const READ: [&str; 10] = [
+    "pg_inherits",
+    "pg_class",
+    "pg_attribute",
+    "pg_roles",
+    "pg_stats",
+    "pg_namespace",
+    "tenants",
+    "events",
+    "event_ids",
+    "forgotten",
+];
+
+/// Calls of every function that a role may execute with the owner's rights.
+const CALLS: [(&str, &str); 5] = [
+    ("flagmeter_worker", "SELECT forget_events('1970-01-01')"),
+    ("flagmeter_worker", "SELECT forget_event_ids('1970-01-01')"),
+    ("flagmeter_worker", "SELECT ensure_event_partitions('2026-06-15', '2026-06-15')"),
+    ("flagmeter_worker", "SELECT ensure_event_id_partition('2026-06-15')"),
+    ("flagmeter_operator", "SELECT delete_tenant_rows('acme', 'rollups', 0, 1, 1)"),
+];
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn no_role_makes_a_function_of_the_owner_run_code_of_its_own(pool: PgPool) {
+    flagmeter_store::testing::add_tenant(&pool, "acme").await;
+    sqlx::raw_sql(
+        "UPDATE tenants SET deletion_started_at = now();
+         -- Where the trap says who ran it.
+         CREATE TABLE trapped (who name);
+         GRANT INSERT ON trapped TO PUBLIC;",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    // Even where somebody has given the right to temporary tables back.
+    let database: String = sqlx::query_scalar("SELECT current_database()").fetch_one(&pool).await.unwrap();
+    let grant = format!("GRANT TEMPORARY ON DATABASE \"{database}\" TO PUBLIC");
+    sqlx::query(AssertSqlSafe(grant)).execute(&pool).await.unwrap();
+    for (role, call) in CALLS {
+        let mut connection = flagmeter_store::testing::own_connection(&pool).acquire().await.unwrap();
+        let set = format!("SET ROLE {role}");
+        sqlx::query(AssertSqlSafe(set)).execute(&mut *connection).await.unwrap();
+        sqlx::raw_sql(
+            "CREATE FUNCTION pg_temp.trap() RETURNS boolean LANGUAGE plpgsql AS
+             $$ BEGIN INSERT INTO public.trapped VALUES (current_user); RETURN true; END $$",
+        )
+        .execute(&mut *connection)
+        .await
+        .unwrap();
+        for relation in READ {
+            let view = format!(
+                "CREATE TEMP VIEW {relation} AS SELECT * FROM pg_catalog.pg_inherits WHERE pg_temp.trap()"
+            );
+            sqlx::query(AssertSqlSafe(view)).execute(&mut *connection).await.unwrap();
+        }
+        sqlx::query(call)
+            .execute(&mut *connection)
+            .await
+            .unwrap_or_else(|error| panic!("{role}: {call}: {error}"));
+    }
+    let trapped: Vec<String> =
+        sqlx::query_scalar("SELECT DISTINCT who::text FROM trapped").fetch_all(&pool).await.unwrap();
+    assert!(trapped.is_empty(), "ran as {trapped:?}");
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn every_function_looks_into_the_temporary_schema_last_and_every_one_with_the_owners_rights_is_tried(
+    pool: PgPool,
+) {
+    let functions: Vec<(String, bool, Option<String>)> = sqlx::query_as(
+        "SELECT proname::text, prosecdef, array_to_string(proconfig, ';')
+         FROM pg_proc
+         WHERE pronamespace = 'public'::regnamespace
+         ORDER BY proname",
+    )
+    .fetch_all(&pool)
+    .await
+    .unwrap();
+    assert!(functions.len() > 5, "{functions:?}");
+    for (name, is_definer, settings) in functions {
+        let settings = settings.unwrap_or_default();
+        let path = settings.split(';').find_map(|setting| setting.strip_prefix("search_path="));
+        assert!(
+            path.is_some_and(|path| path.ends_with(", pg_temp")),
+            "a migration must say SET search_path = public, pg_temp for {name}: {settings}"
+        );
+        let tried = CALLS.iter().any(|(_, call)| call.starts_with(&format!("SELECT {name}(")));
+        assert!(tried || !is_definer, "{name} runs with the owner's rights: add it to CALLS");
+    }
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn no_part_may_make_temporary_tables(pool: PgPool) {
+    for role in ["flagmeter_api", "flagmeter_worker", "flagmeter_operator"] {
+        let may: bool =
+            sqlx::query_scalar("SELECT has_database_privilege($1, current_database(), 'TEMPORARY')")
+                .bind(role)
+                .fetch_one(&pool)
+                .await
+                .unwrap();
+        assert!(!may, "{role}");
+    }
+}

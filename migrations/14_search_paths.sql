@@ -1,0 +1,33 @@
+-- No function of this schema looks into a caller's temporary schema first.
+--
+-- PostgreSQL looks for a table in the temporary schema before any other, even before pg_catalog, unless the search path
+-- names pg_temp at its end. A function with its owner's rights would otherwise run a caller's view in the place of a
+-- catalogue, and the functions in it, as the owner (PostgreSQL 18, "CREATE FUNCTION", section "Writing SECURITY DEFINER
+-- Functions Safely"). pg_catalog comes first where a path does not name it, and new tables belong into this schema.
+DO $$
+DECLARE
+    function regprocedure;
+BEGIN
+    FOR function IN
+        SELECT pg_proc.oid::regprocedure
+        FROM pg_proc
+        WHERE pronamespace = current_schema()::regnamespace
+          AND NOT EXISTS (
+              SELECT FROM pg_depend
+              WHERE classid = 'pg_proc'::regclass AND objid = pg_proc.oid AND deptype = 'e'
+          )
+    LOOP
+        EXECUTE format('ALTER FUNCTION %s SET search_path = %I, pg_temp', function, current_schema());
+    END LOOP;
+END
+$$;
+
+-- Nothing in FlagMeter needs temporary tables.
+DO $$
+BEGIN
+    EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
+EXCEPTION WHEN insufficient_privilege THEN
+    RAISE WARNING 'the right to temporary tables stays with PUBLIC: as the owner of the database, run REVOKE TEMPORARY ON DATABASE % FROM PUBLIC',
+        quote_ident(current_database());
+END
+$$;
