@@ -2,9 +2,11 @@
 //! absolute speed on a shared machine drifts by a factor of two within an hour.
 
 mod counting;
+mod freshness;
 mod latency;
 mod ledger;
 mod requests;
+mod small;
 mod writing;
 
 use std::process::ExitCode;
@@ -83,6 +85,7 @@ pub(crate) async fn run(measure: &Measure) -> Result<ExitCode> {
     }
     if wanted(Part::Counting) {
         counting::measure(&stores, extent, &mut report).await?;
+        small::measure(&stores, extent, &mut report).await?;
     }
     if wanted(Part::Latency) {
         latency::measure(&stores, extent, &mut report).await?;

@@ -13,6 +13,7 @@ mod tally;
 mod users;
 
 pub(crate) use closed::closed;
+pub(crate) use connection::Connection;
 pub(crate) use open::open;
 pub(crate) use tally::Load;
 pub(crate) use users::{Second, users};

@@ -100,6 +100,11 @@ impl Traffic {
     }
 }
 
+/// A POST of one event of one token.
+pub(crate) fn post_probe(tenant: &str, feature: &str) -> Request {
+    post("application/json", &format!(r#"{{"tenant":"{tenant}","feature":"{feature}","tokens":1}}"#), 1)
+}
+
 fn event(number: usize) -> String {
     let (tenant, feature) = (tenant(number), feature(number / TENANTS));
     format!(r#"{{"tenant":"{tenant}","feature":"{feature}","tokens":{}}}"#, 100 + number % 900)
@@ -129,7 +134,8 @@ fn post(media_type: &str, body: &str, events: u64) -> Request {
     Request { bytes: text.into_bytes(), events }
 }
 
-fn get_usage(number: usize) -> Request {
+/// A GET of a tenant's usage.
+pub(crate) fn get_usage(number: usize) -> Request {
     get(&format!("/usage/{}", tenant(number)))
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use super::Extent;
+use super::freshness::Freshness;
 use crate::books::Books;
 use crate::generator::{Load, closed, open};
 use crate::part::{self, Part};
@@ -23,6 +24,7 @@ pub(crate) async fn measure(stores: &Stores, extent: Extent, report: &mut Report
     let mut cores = Vec::new();
     let single = Arc::new(Traffic::single());
     let mix = Arc::new(Traffic::mix());
+    let mut freshness = Freshness::default();
     for round in 1..=extent.rate_runs {
         println!("constant rates, round {round} of {}", extent.rate_runs);
         let cpu = system.cpu();
@@ -39,6 +41,8 @@ pub(crate) async fn measure(stores: &Stores, extent: Extent, report: &mut Report
         let load = closed(system.api.address, &mix, 1_000, extent.run).await?;
         many.push(load.milliseconds(0.99));
         system.close(load, "80/20, 1,000 connections", report).await?;
+        let (loads, probes) = freshness.measure(system.api.address, &stores.pool, extent.rate_run).await?;
+        system.close_all(loads, probes, "10, 200 and 2,000 POST/s", report).await?;
     }
     system.api.part.stop().await?;
     system.worker.stop().await?;
@@ -62,6 +66,7 @@ pub(crate) async fn measure(stores: &Stores, extent: Extent, report: &mut Report
         .row(memory),
         Goal::told("cores_1000", "cores that all servers take at 1,000 POST/s").row(cores),
     ]);
+    report.rows.extend(freshness.rows());
     Ok(())
 }
 
@@ -86,12 +91,20 @@ impl System<'_> {
 
     /// Notes a run and checks its books.
     async fn close(&self, load: Load, name: &str, report: &mut Report) -> Result<()> {
-        report.note(name, &load, Duration::ZERO);
-        if load.refused + load.failed > 0 {
-            bail!("{name}: {} requests were refused and {} failed", load.refused, load.failed);
-        }
+        self.close_all(vec![load], 0, name, report).await
+    }
+
+    /// The same for several runs at once, and for so many events that were sent besides.
+    async fn close_all(&self, loads: Vec<Load>, besides: u64, name: &str, report: &mut Report) -> Result<()> {
         let mut books = Books::default();
-        books.note(&load);
+        books.note_counted(besides);
+        for load in loads {
+            report.note(name, &load, Duration::ZERO);
+            if load.refused + load.failed > 0 {
+                bail!("{name}: {} requests were refused and {} failed", load.refused, load.failed);
+            }
+            books.note(&load);
+        }
         self.stores.drained().await?;
         report.balances.push(books.close(self.stores).await?);
         Ok(())

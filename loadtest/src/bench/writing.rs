@@ -46,6 +46,20 @@ pub(super) async fn count(
     Ok((events, elapsed))
 }
 
+/// Counts `size` events that came one by one, and says how long that took.
+pub(super) async fn count_few(counter: &Counter, size: usize, clock: Clock) -> Result<Duration> {
+    let source = Source::new(clock)?;
+    let entry = |number| {
+        let mut batch = source.batch(number, Ids::None)?;
+        batch.events.truncate(1);
+        Ok(Entry { entry_id: String::new(), batch })
+    };
+    let entries: Vec<Entry> = (0..size).map(entry).collect::<Result<_>>()?;
+    let start = Instant::now();
+    counter.apply(&entries).await?;
+    Ok(start.elapsed())
+}
+
 /// Writes the same rows without counting them.
 pub(super) async fn plain(
     pool: &PgPool,

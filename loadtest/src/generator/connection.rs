@@ -2,6 +2,7 @@
 
 use std::io::{Error, ErrorKind};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -16,13 +17,15 @@ const BUFFER_BYTES: usize = 16 << 10;
 pub(crate) struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
+    /// Where the last answer's body is in `buffer`; empty if there was no room for it.
+    body: Range<usize>,
 }
 
 impl Connection {
     pub(crate) async fn open(address: SocketAddr) -> std::io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: vec![0; BUFFER_BYTES] })
+        Ok(Self { stream, buffer: vec![0; BUFFER_BYTES], body: 0..0 })
     }
 
     /// Sends a request, reads the whole answer, and returns its status.
@@ -43,16 +46,25 @@ impl Connection {
                 break head;
             }
         };
+        // Where a body has no room it is read over what came before.
+        let fits = head.total <= BUFFER_BYTES;
+        self.body = if fits { head.length..head.total } else { 0..0 };
         let mut left = head.total.saturating_sub(filled);
         while left > 0 {
-            let room = left.min(BUFFER_BYTES);
-            let read = self.stream.read(&mut self.buffer[..room]).await?;
+            let room = if fits { filled..head.total } else { 0..left.min(BUFFER_BYTES) };
+            let read = self.stream.read(&mut self.buffer[room]).await?;
             if read == 0 {
                 return Err(ErrorKind::UnexpectedEof.into());
             }
             left -= read;
+            filled += read;
         }
         Ok(head.status)
+    }
+
+    /// The last answer's body, if it is not larger than a page.
+    pub(crate) fn body(&self) -> &[u8] {
+        &self.buffer[self.body.clone()]
     }
 }
 
@@ -60,6 +72,8 @@ impl Connection {
 #[derive(Debug, PartialEq, Eq)]
 struct Head {
     status: u16,
+    /// Bytes of the head.
+    length: usize,
     /// Bytes of head and body.
     total: usize,
 }
@@ -78,7 +92,7 @@ impl Head {
                 name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
             })
             .ok_or_else(malformed)?;
-        Ok(Some(Self { status, total: end + 4 + length }))
+        Ok(Some(Self { status, length: end + 4, total: end + 4 + length }))
     }
 }
 
@@ -89,7 +103,7 @@ mod tests {
     #[test]
     fn an_answers_head_is_read_once_it_is_all_there() {
         let answer = b"HTTP/1.1 202 Accepted\r\ncontent-type: x\r\nContent-Length: 3\r\n\r\nabc";
-        let head = Head { status: 202, total: answer.len() };
+        let head = Head { status: 202, length: answer.len() - 3, total: answer.len() };
         assert_eq!(Head::read(answer).unwrap(), Some(head));
         assert_eq!(Head::read(&answer[..30]).unwrap(), None);
         assert!(Head::read(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").is_err());
