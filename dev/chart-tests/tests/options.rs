@@ -240,6 +240,8 @@ fn worker_cases() -> Vec<Case> {
         keep("eventsMaxBytes", "FLAGMETER_EVENTS_MAX_BYTES", 123_456_789_012),
         keep("eventIdsDays", "FLAGMETER_EVENT_IDS_DAYS", 8),
         keep("eventIdsMaxBytes", "FLAGMETER_EVENT_IDS_MAX_BYTES", 123_456_789_013),
+        keep("deadLettersDays", "FLAGMETER_DEAD_LETTERS_DAYS", 9),
+        keep("deadLettersMaxBytes", "FLAGMETER_DEAD_LETTERS_MAX_BYTES", 123_456_789_014),
         keep("rollupsDays", "FLAGMETER_ROLLUPS_DAYS", 800).container(
             "api",
             "env/FLAGMETER_ROLLUPS_DAYS/value",

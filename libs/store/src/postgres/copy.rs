@@ -6,11 +6,11 @@ use sqlx::postgres::PgCopyIn;
 
 use crate::StoreError;
 
-/// From this many rows on a COPY is faster than an INSERT of arrays.
+/// From this many rows on a COPY is faster than an INSERT of arrays: measured, both with ids and without.
 ///
 /// A COPY of few rows is two small packets with nothing answered in between, and the driver leaves Nagle's algorithm on:
 /// the second packet waits for the acknowledgement of the first, which PostgreSQL's kernel delays by some 40 ms.
-pub(super) const LEAST_ROWS: usize = 1_000;
+pub(super) const LEAST_ROWS: usize = 3_000;
 
 /// What every binary COPY starts with: a signature, flags and the length of an extension
 /// (PostgreSQL 18, "COPY", section "Binary Format").
