@@ -28,7 +28,7 @@ const READ_ALL_AFTER: u32 = 300;
 const OVERLAP: SignedDuration = SignedDuration::from_secs(10);
 
 /// How long a reading may take before PostgreSQL counts as silent.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The wait after PostgreSQL failed to answer.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);

@@ -38,8 +38,8 @@ struct Answer<'a> {
     /// The start of the newest minute with usage in the period, or null before the first.
     minute: Option<Timestamp>,
     total_tokens: Tokens,
-    /// Rounded down; may pass 100.
-    quota_percent: i64,
+    /// Rounded down; may pass 100, and with a small quota become as large as tokens do.
+    quota_percent: Tokens,
     /// With the boosts of now.
     monthly_quota: i64,
     /// Without them.
@@ -97,7 +97,7 @@ pub(crate) fn answer(state: &AppState, uri: &Uri) -> Result<Response, ApiError> 
         tenant: tenant.id.as_str(),
         minute: current.usage.last_minute,
         total_tokens: used.into(),
-        quota_percent: quota::percent(used, quota),
+        quota_percent: quota::percent(used, quota).into(),
         monthly_quota: quota,
         base_quota: tenant.quota.base,
         boosts: boosts.filter(|boost| now < boost.until && boost.from < current.period.end).collect(),

@@ -160,6 +160,24 @@ async fn while_valkey_is_away_the_api_is_ready_answers_usage_and_tells_senders_t
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_valkey_that_is_only_restarted_turns_no_event_away(pool: PgPool) {
+    testing::add_tenant(&pool, "acme").await;
+    let valkey = Doorway::new(Door::Open).await;
+    Api::run(&pool, &valkey.url, async |api: Api| {
+        api.is_ready().await;
+        valkey.set(Door::Shut);
+        let restarted = async {
+            until("the api sees it", async || (!api.is_up("valkey").await).then_some(())).await;
+            valkey.set(Door::Open);
+        };
+        let (during, ()) = tokio::join!(api.post(), restarted);
+        assert_eq!(during.status, 202, "{}", during.body);
+        assert_eq!(api.post().await.status, 202);
+    })
+    .await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
 async fn an_api_that_never_reached_valkey_does_not_take_the_place_of_one_that_did(pool: PgPool) {
     testing::add_tenant(&pool, "acme").await;
     let valkey = Doorway::new(Door::Shut).await;
