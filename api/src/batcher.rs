@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use uuid::{NoContext, Uuid};
 
+use crate::gate::Gate;
 use crate::metrics::Metrics;
 
 /// A flush that has this many events takes no further request. By the last one it took it may be larger, by at most
@@ -78,17 +79,21 @@ pub enum NotQueued {
     /// They are not.
     #[error("the queue has no room")]
     QueueFull,
+    /// They are not.
+    #[error("the queue does not answer")]
+    Away,
     /// They may be.
     #[error("the queue did not confirm the events")]
     Unconfirmed,
 }
 
 impl Batcher {
-    /// Starts the task that flushes to `queue`. It ends when the last clone is dropped, after what
-    /// waits then was flushed.
+    /// Starts the task that flushes to `queue`, and closes `gate` if Valkey goes away. It ends when the last clone is
+    /// dropped, after what waits then was flushed.
     #[must_use]
     pub fn start(
         queue: Arc<EventQueue>,
+        gate: Gate,
         clock: Clock,
         metrics: Metrics,
     ) -> (Self, tokio::task::JoinHandle<()>) {
@@ -96,7 +101,7 @@ impl Batcher {
         let (waiting, received) = mpsc::unbounded_channel();
         let durability = Arc::new(AtomicU8::new(code(Durability::Memory)));
         let events = Arc::default();
-        let flusher = Flusher { queue, clock, metrics, events: Arc::clone(&events) };
+        let flusher = Flusher { queue, gate, clock, metrics, events: Arc::clone(&events) };
         (Self { waiting, events, durability }, tokio::spawn(flusher.run(received)))
     }
 
@@ -158,6 +163,7 @@ const fn durability(code: u8) -> Durability {
 /// The task's side.
 struct Flusher {
     queue: Arc<EventQueue>,
+    gate: Gate,
     clock: Clock,
     metrics: Metrics,
     events: Arc<AtomicUsize>,
@@ -215,6 +221,9 @@ impl Flusher {
             }
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, events = count, "a flush failed");
+                if error.is_broken_connection() {
+                    self.gate.close();
+                }
                 let reason =
                     if error.is_out_of_memory() { NotQueued::QueueFull } else { NotQueued::Unconfirmed };
                 for (_, answer) in answers {

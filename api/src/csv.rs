@@ -11,7 +11,7 @@ pub(crate) enum Cell<'a> {
     /// Text, whoever chose it.
     Text(&'a str),
     /// A number.
-    Number(i64),
+    Number(i128),
 }
 
 impl Table {

@@ -1,51 +1,103 @@
-//! Whether the queue has room: closed before it is full, and opened again well below that, so that it does
-//! not flap. Nothing is ever dropped to make room.
+//! Whether the queue takes events: closed before it is full, and opened again well below that, so that it does
+//! not flap; and closed while Valkey is away. Nothing is ever dropped to make room.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use flagmeter_store::queue::{EventQueue, Load};
+use tokio::time::Instant;
 
-use crate::metrics::Metrics;
+use crate::batcher::NotQueued;
+use crate::metrics::{Metrics, Store};
 
 /// How often the queue's load is looked at. At 100,000 events a second that is 50,000 events.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// How often it is looked whether a Valkey that is away has come back, and how long it may take to say so.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// How long Valkey may be silent before it counts as away. As long a flush is tried again: one that is only restarted
+/// makes its senders wait, and turns nobody away.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Whether events are taken in. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Gate {
-    closed: Arc<AtomicBool>,
+    state: Arc<AtomicU8>,
     max_events: u64,
 }
+
+/// What [`Gate::state`] may be.
+const OPEN: u8 = 0;
+/// The queue is full.
+const FULL: u8 = 1;
+/// Valkey does not answer.
+const AWAY: u8 = 2;
 
 impl Gate {
     /// Open, until `max_events` wait in the queue.
     #[must_use]
     pub fn new(max_events: u64) -> Self {
-        Self { closed: Arc::default(), max_events }
+        Self { state: Arc::new(AtomicU8::new(OPEN)), max_events }
     }
 
     /// Whether events are taken in.
-    #[must_use]
-    pub fn is_open(&self) -> bool {
-        !self.closed.load(Ordering::Relaxed)
+    ///
+    /// # Errors
+    ///
+    /// [`NotQueued::QueueFull`] or [`NotQueued::Away`]: they are not.
+    pub fn check(&self) -> Result<(), NotQueued> {
+        match self.state.load(Ordering::Relaxed) {
+            OPEN => Ok(()),
+            FULL => Err(NotQueued::QueueFull),
+            _ => Err(NotQueued::Away),
+        }
     }
 
-    /// Looks at the queue for as long as it is polled.
-    pub async fn watch(&self, queue: &EventQueue, metrics: &Metrics) {
-        let mut rounds = tokio::time::interval(LOOK);
-        loop {
-            rounds.tick().await;
-            // A queue that does not answer takes no events either, and its senders are told so.
-            let Ok(load) = queue.load().await else { continue };
-            let closed = closes(&load, self.max_events, !self.is_open());
-            if closed == self.is_open() {
-                tracing::warn!(?load, closed, "the queue's room changed");
-            }
-            self.closed.store(closed, Ordering::Relaxed);
-            metrics.queue(load.events, closed);
+    /// Valkey does not answer. Until it does, senders need not wait to be told so.
+    pub(crate) fn close(&self) {
+        if self.state.swap(AWAY, Ordering::Relaxed) != AWAY {
+            tracing::warn!("Valkey is away: no events are taken in until it answers");
         }
+    }
+
+    /// Looks at the queue for as long as it is polled. Calls `looked` each time, with whether Valkey answered.
+    pub async fn watch(&self, queue: &EventQueue, metrics: &Metrics, looked: impl Fn(bool)) {
+        let mut silent_since = None;
+        loop {
+            let load = self.look(queue).await;
+            metrics.store_up(Store::Valkey, load.is_some());
+            looked(load.is_some());
+            match load {
+                Some(load) => {
+                    silent_since = None;
+                    self.see(&load, metrics);
+                }
+                None if silent_since.get_or_insert_with(Instant::now).elapsed() >= PATIENCE => self.close(),
+                None => {}
+            }
+            tokio::time::sleep(if load.is_some() { LOOK } else { LOOK_AGAIN }).await;
+        }
+    }
+
+    async fn look(&self, queue: &EventQueue) -> Option<Load> {
+        if self.check() == Err(NotQueued::Away) {
+            // An attempt to connect that began while it was away may hang long after it is back.
+            return tokio::time::timeout(LOOK_AGAIN, queue.load()).await.ok()?.ok();
+        }
+        queue.load().await.ok()
+    }
+
+    fn see(&self, load: &Load, metrics: &Metrics) {
+        let before = self.check();
+        let full = closes(load, self.max_events, before == Err(NotQueued::QueueFull));
+        let after = if full { Err(NotQueued::QueueFull) } else { Ok(()) };
+        if before != after {
+            tracing::warn!(?load, full, "the queue's room changed");
+        }
+        self.state.store(if full { FULL } else { OPEN }, Ordering::Relaxed);
+        metrics.queue(load.events, full);
     }
 }
 

@@ -21,20 +21,22 @@ pub mod ids;
 pub mod metrics;
 mod page;
 pub mod queued;
+mod readiness;
 pub mod recent;
 mod routes;
 mod serve;
 pub mod service;
 pub mod state;
 pub mod tenant;
+mod tokens;
 mod turns;
 pub mod usage;
 
 use std::sync::Arc;
 
-use flagmeter_runtime::admin::{self, Readiness};
+use flagmeter_runtime::admin;
 use flagmeter_runtime::clock::Clock;
-use flagmeter_store::queue::{Durability, EventQueue};
+use flagmeter_store::queue::EventQueue;
 use flagmeter_store::{StoreError, postgres};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -42,21 +44,13 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::{Auth, Keys};
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::readiness::Watch;
 use crate::service::Service;
-use crate::state::{AppState, Ground, News};
+use crate::state::{AppState, Ground};
 
 /// Connections to PostgreSQL: one listens, one reads the usage, two look for events, two add up past usage,
 /// one adds up the last days. Those that nobody needs are not made.
 const CONNECTIONS: u32 = 7;
-
-/// The readiness condition that Valkey answers.
-const QUEUE: &str = "queue";
-/// The readiness condition that the tenants are known.
-const TENANTS: &str = "tenants";
-/// The readiness condition that the usage was asked for. An api that was not told takes events all the same.
-const USAGE: &str = "usage";
-/// The readiness condition that nobody told the api to stop.
-const SERVING: &str = "serving";
 
 /// Why the api could not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +78,7 @@ pub enum Error {
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
     let registry = admin::registry();
     let metrics = Metrics::register(&registry).map_err(Error::Metrics)?;
-    let readiness = Readiness::of(&[QUEUE, TENANTS, USAGE, SERVING]);
+    let watch = Watch::new();
     let clock = Clock::system();
     let pool = postgres::pool(config.database_url.expose(), "flagmeter-api", CONNECTIONS)?;
     let queue = Arc::new(EventQueue::new(config.valkey_url.expose())?);
@@ -102,22 +96,18 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
 
     let listener = TcpListener::bind(config.listen).await.map_err(Error::Serve)?;
     tracing::info!(address = %config.listen, "API open");
-    readiness.met(SERVING);
+    watch.serving();
 
     // Keeps what the api knows true, until the last request was answered.
-    let knowledge = state.follow(&keys, |news| match news {
-        News::Durability(outcome) => report_durability(&readiness, outcome),
-        News::Tenants => readiness.met(TENANTS),
-        News::Usage => readiness.met(USAGE),
-    });
-    let stopping = readiness.clone();
+    let knowledge = state.follow(&keys, |news| watch.hear(&news));
+    let stopping = watch.readiness();
     let drained = async move {
         shutdown.cancelled().await;
-        stopping.unmet(SERVING, "it was told to stop");
+        stopping.unmet(readiness::SERVING, "it was told to stop");
         tokio::time::sleep(config.drain).await;
     };
     let closed = CancellationToken::new();
-    let admin = admin::serve(config.admin_listen, registry, readiness.clone(), closed.clone());
+    let admin = admin::serve(config.admin_listen, registry, watch.readiness(), closed.clone());
     let service = Arc::new(Service::new(Arc::clone(&state)));
     let served = async {
         let answer = move |request| {
@@ -137,21 +127,4 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let _ = flushed.await;
     tracing::info!("stopped");
     Ok(())
-}
-
-fn report_durability(readiness: &Readiness, outcome: &Result<Durability, StoreError>) {
-    match outcome {
-        Ok(Durability::Fsync) => readiness.met(QUEUE),
-        Ok(weaker) => {
-            tracing::warn!(
-                durability = weaker.as_str(),
-                "a 202 does not mean that the event is on disk: set appendfsync always"
-            );
-            readiness.met(QUEUE);
-        }
-        Err(error) => {
-            tracing::warn!(error = error as &dyn std::error::Error, "the queue does not answer");
-            readiness.unmet(QUEUE, "it does not answer");
-        }
-    }
 }

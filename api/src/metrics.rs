@@ -7,10 +7,10 @@ use axum::http::StatusCode;
 use flagmeter_core::problem::Code;
 use jiff::Timestamp;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     register_histogram_vec_with_registry, register_histogram_with_registry,
     register_int_counter_vec_with_registry, register_int_counter_with_registry,
-    register_int_gauge_with_registry,
+    register_int_gauge_vec_with_registry, register_int_gauge_with_registry,
 };
 
 use crate::auth::Reason;
@@ -33,8 +33,27 @@ pub struct Metrics {
     tenants_read_at: IntGauge,
     queue_events: IntGauge,
     queue_closed: IntGauge,
+    store_up: IntGaugeVec,
     live_streams: IntGauge,
     snapshot_failures: IntCounter,
+}
+
+/// What the api asks: a label of `flagmeter_api_store_up`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Store {
+    /// Where usage is read.
+    Postgresql,
+    /// Where events go.
+    Valkey,
+}
+
+impl Store {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Postgresql => "postgresql",
+            Self::Valkey => "valkey",
+        }
+    }
 }
 
 /// Seconds: from the fast path's fraction of a millisecond to the time limit.
@@ -125,6 +144,14 @@ impl Metrics {
                 "flagmeter_api_queue_closed",
                 "1 while no events are taken in because the queue is full.",
             )?,
+            store_up: register_int_gauge_vec_with_registry!(
+                Opts::new(
+                    "flagmeter_api_store_up",
+                    "1 while the store answers this api, by store: postgresql (usage), valkey (the queue)."
+                ),
+                &["store"],
+                registry
+            )?,
             live_streams: gauge("flagmeter_api_live_streams", "Pages that are kept live.")?,
             snapshot_failures: counter(
                 "flagmeter_api_snapshot_failures_total",
@@ -136,6 +163,9 @@ impl Metrics {
         }
         for reason in Reason::ALL {
             metrics.turned_away.with_label_values(&[reason.as_str()]);
+        }
+        for store in [Store::Postgresql, Store::Valkey] {
+            metrics.store_up(store, false);
         }
         Ok(metrics)
     }
@@ -186,6 +216,10 @@ impl Metrics {
     pub(crate) fn queue(&self, events: u64, closed: bool) {
         self.queue_events.set(i64::try_from(events).unwrap_or(i64::MAX));
         self.queue_closed.set(closed.into());
+    }
+
+    pub(crate) fn store_up(&self, store: Store, up: bool) {
+        self.store_up.with_label_values(&[store.as_str()]).set(up.into());
     }
 
     pub(crate) fn live_streams(&self) -> &IntGauge {

@@ -21,13 +21,17 @@ const SPAN: SignedDuration = SignedDuration::from_millis(100);
 /// Sums of a tenant at most. While workers are stopped, sums are put together, and forgotten later than they could be.
 const MOST: usize = 32;
 
-/// What one tenant has waiting in its open period.
-#[derive(Debug, Default)]
-pub struct Queued(Mutex<Sums>);
+/// Billing periods of a tenant at most. Events come for the open one, for those of the last 35 days, and for the next
+/// while clocks differ.
+const PERIODS: usize = 8;
 
+/// What one tenant has waiting, by the first instants of its billing periods, the newest first.
+#[derive(Debug, Default)]
+pub struct Queued(Mutex<Vec<(Timestamp, Sums)>>);
+
+/// What waits in one period.
 #[derive(Debug, Default)]
 struct Sums {
-    period: Option<Timestamp>,
     /// Tokens, and the instant until which they were taken in, the oldest first.
     answered: VecDeque<(Timestamp, i64)>,
     /// Tokens of requests that are not answered yet.
@@ -76,11 +80,17 @@ impl Queued {
 
     fn with<T>(&self, period: &BillingPeriod, then: impl FnOnce(&mut Sums) -> T) -> T {
         // A panic while it was held leaves sums that are all the same.
-        let mut sums = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if sums.period != Some(period.start) {
-            *sums = Sums { period: Some(period.start), ..Sums::default() };
+        let mut periods = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // The open period is the first, or the second.
+        let place = periods.iter().position(|(start, _)| *start <= period.start).unwrap_or(periods.len());
+        if periods.get(place).is_none_or(|(start, _)| *start != period.start) {
+            periods.insert(place, (period.start, Sums::default()));
+            periods.truncate(PERIODS);
         }
-        then(&mut sums)
+        match periods.get_mut(place) {
+            Some((_, sums)) => then(sums),
+            None => then(&mut Sums::default()),
+        }
     }
 }
 
@@ -122,16 +132,16 @@ fn put_pairs_together(sums: &mut VecDeque<(Timestamp, i64)>) {
     }));
 }
 
-/// The tokens of one request, by tenant and open period, until it is answered. Then those that were answered 202 are
+/// The tokens of one request, by tenant and billing period, until it is answered. Then those that were answered 202 are
 /// queued, and others forgotten.
 pub(crate) struct Tally<'a> {
     usage: &'a Usage,
-    /// The part of the tenant whose event was asked about last. Most requests have no other.
+    /// The part of the tenant and the period whose event was asked about last. Most requests have no other.
     last: Option<Part>,
     before: Vec<Part>,
 }
 
-/// A tenant's part, or one of several if others' events are between its own.
+/// A tenant's part in one period, or one of several if other events are between these.
 struct Part {
     tenant: Arc<Known>,
     period: BillingPeriod,
@@ -142,6 +152,13 @@ struct Part {
     noted: i64,
 }
 
+impl Part {
+    /// Whether an event of `tenant` at `instant` is of this part.
+    fn has(&self, tenant: &Arc<Known>, instant: Timestamp) -> bool {
+        Arc::ptr_eq(&self.tenant, tenant) && self.period.contains(instant)
+    }
+}
+
 /// A period would have more tokens than a program can read from JSON, or PostgreSQL add up.
 pub(crate) struct TooManyTokens;
 
@@ -150,30 +167,32 @@ impl<'a> Tally<'a> {
         Self { usage, last: None, before: Vec::new() }
     }
 
-    /// How many tokens an event of `tenant` adds to the period that is open at `now`, for [`Tally::add`]. An event that
-    /// takes another back makes no room before it is counted.
+    /// How many tokens an event of `tenant`, which arrives at `now`, adds to the period that it falls in, for
+    /// [`Tally::add`]. An event that takes another back makes no room before it is counted.
     pub(crate) fn counts(
         &mut self,
         tenant: &Arc<Known>,
         event: &UsageEvent,
         now: Timestamp,
     ) -> Result<i64, TooManyTokens> {
-        let period = tenant.period(now);
-        if event.reverses.is_some() || !period.contains(event.occurred_at) {
+        if event.reverses.is_some() {
             return Ok(0);
         }
         let room = match &self.last {
-            Some(last) if Arc::ptr_eq(&last.tenant, tenant) => last.room,
-            _ => {
-                self.note();
-                let room = self.usage.look(|snapshot| tenant.queued().room(&period, snapshot, tenant));
-                let next = Part { tenant: Arc::clone(tenant), period, room, tokens: 0, noted: 0 };
-                self.before.extend(self.last.replace(next));
-                room
-            }
+            Some(last) if last.has(tenant, event.occurred_at) => last.room,
+            _ => self.room(tenant, tenant.period_of(event.occurred_at, now)),
         };
         let tokens = event.tokens.get();
         if tokens <= room { Ok(tokens) } else { Err(TooManyTokens) }
+    }
+
+    /// Begins the part of another tenant or period: how many tokens more that may hold.
+    fn room(&mut self, tenant: &Arc<Known>, period: BillingPeriod) -> i64 {
+        self.note();
+        let room = self.usage.look(|snapshot| tenant.queued().room(&period, snapshot, tenant));
+        let next = Part { tenant: Arc::clone(tenant), period, room, tokens: 0, noted: 0 };
+        self.before.extend(self.last.replace(next));
+        room
     }
 
     /// Adds what an event counts, right after that was asked.
@@ -237,13 +256,30 @@ mod tests {
     }
 
     #[test]
-    fn a_new_period_begins_with_nothing_that_waits() {
+    fn a_period_has_its_own_that_waits_also_when_a_request_of_another_is_answered_after_it_began() {
         let queued = Queued::default();
         queued.answered(&june(), 1, at(0));
         let july = BillingPeriod { start: june().end, end: "2026-08-01T00:00:00Z".parse().unwrap() };
         assert_eq!(queued.tokens(&july, None), 0);
         queued.answered(&july, 2, at(100));
-        assert_eq!(queued.tokens(&july, None), 2);
+        queued.answered(&june(), 4, at(200));
+        assert_eq!((queued.tokens(&july, None), queued.tokens(&june(), None)), (2, 5));
+        assert_eq!((queued.tokens(&july, Some(at(250))), queued.tokens(&june(), Some(at(250)))), (0, 4));
+    }
+
+    #[test]
+    fn only_so_many_periods_are_remembered_and_the_open_one_is_among_them() {
+        let queued = Queued::default();
+        let month = |number: i64| {
+            let start = june().start + SignedDuration::from_hours(720) * i32::try_from(number).unwrap();
+            BillingPeriod { start, end: start + SignedDuration::from_hours(720) }
+        };
+        for number in 0..20 {
+            queued.answered(&month(number), 1, at(number));
+            queued.answered(&month(number - 1), 1, at(number));
+        }
+        assert_eq!(queued.0.lock().unwrap().len(), PERIODS);
+        assert_eq!((queued.tokens(&month(19), None), queued.tokens(&month(18), None)), (1, 2));
     }
 
     #[test]
@@ -253,7 +289,7 @@ mod tests {
             queued.answered(&june(), 1, at(second * 1_000));
         }
         assert_eq!(queued.tokens(&june(), None), 3_600);
-        let kept = queued.0.lock().unwrap().answered.len();
+        let kept = queued.0.lock().unwrap()[0].1.answered.len();
         assert!(kept <= MOST, "{kept}");
         // What may be counted is forgotten late, but never early.
         for second in [0, 1_000, 1_800, 3_599] {

@@ -1,6 +1,7 @@
 //! What handlers need.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use flagmeter_runtime::clock::Clock;
 use flagmeter_store::queue::{Durability, EventQueue};
@@ -21,6 +22,12 @@ use crate::recent;
 use crate::turns::Turns;
 use crate::usage::Usage;
 
+/// How long a request waits for its turn at past usage: somewhat longer than two readings under way may take at most.
+const READING_PATIENCE: Duration = Duration::from_secs(9);
+
+/// The same at looking for an event, which takes milliseconds.
+const LOOKUP_PATIENCE: Duration = Duration::from_secs(3);
+
 /// The api's state. The router shares one, so that a request costs one count of its users and not one for each field:
 /// that was a fifth of the api's CPU.
 pub struct AppState {
@@ -28,7 +35,7 @@ pub struct AppState {
     pub auth: Auth,
     /// The way into the queue.
     pub batcher: Batcher,
-    /// Whether the queue has room.
+    /// Whether the queue takes events.
     pub gate: Gate,
     /// Since when clients' ids are known.
     pub ids: KnownIds,
@@ -82,19 +89,20 @@ impl AppState {
     #[must_use]
     pub fn new(ground: Ground) -> (Self, JoinHandle<()>) {
         let Ground { auth, queue, pool, clock, limits, metrics, draining } = ground;
-        let (batcher, flushed) = Batcher::start(Arc::clone(&queue), clock, metrics.clone());
+        let gate = Gate::new(limits.queued_events);
+        let (batcher, flushed) = Batcher::start(Arc::clone(&queue), gate.clone(), clock, metrics.clone());
         let usage = Usage::default();
         let state = Self {
             auth,
             batcher,
-            gate: Gate::new(limits.queued_events),
+            gate,
             ids: KnownIds::default(),
             bodies: Bodies::new(limits.body_bytes),
             features: Features::new(limits.features, usage.clone()),
             queue,
             pool,
-            readings: Turns::default(),
-            lookups: Turns::default(),
+            readings: Turns::new(READING_PATIENCE),
+            lookups: Turns::new(LOOKUP_PATIENCE),
             directory: Directory::default(),
             usage,
             clock,
@@ -111,10 +119,10 @@ impl AppState {
             Source { pool: &self.pool, queue: &self.queue, keys, clock: self.clock, metrics: &self.metrics };
         tokio::join!(
             self.batcher.watch_durability(&self.queue, |outcome| heard(News::Durability(outcome))),
-            self.gate.watch(&self.queue, &self.metrics),
+            self.gate.watch(&self.queue, &self.metrics, |answered| heard(News::Queue { answered })),
             self.ids.follow(&self.queue),
             self.directory.follow(&source, || heard(News::Tenants)),
-            self.usage.follow(&source, || heard(News::Usage)),
+            self.usage.follow(&source, |outcome| heard(News::Usage(outcome))),
             recent::follow(&source, &self.directory),
         );
     }
@@ -124,8 +132,13 @@ impl AppState {
 pub enum News<'a> {
     /// Valkey was asked how durable it is.
     Durability(&'a Result<Durability, StoreError>),
+    /// It was asked what waits in it.
+    Queue {
+        /// Whether it said so.
+        answered: bool,
+    },
     /// The tenants were read.
     Tenants,
     /// The usage was asked for, perhaps in vain: events are taken in without it.
-    Usage,
+    Usage(&'a Result<(), StoreError>),
 }

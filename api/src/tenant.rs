@@ -56,6 +56,13 @@ impl Known {
         period
     }
 
+    /// The billing period in which `instant` lies, which is nearly always that of `now`.
+    #[must_use]
+    pub fn period_of(&self, instant: Timestamp, now: Timestamp) -> BillingPeriod {
+        let open = self.period(now);
+        if open.contains(instant) { open } else { self.tenant.calendar.period(instant) }
+    }
+
     /// What this api took in for it that may wait to be counted.
     #[must_use]
     pub fn queued(&self) -> &Queued {

@@ -1,11 +1,12 @@
 //! The usage as this api knows it: a snapshot of the open periods, some 200 ms old, so that a
-//! `GET /usage` is a lookup in memory.
+//! `GET /usage` is a lookup in memory. Of the periods before them that events may still fall in, it has the totals.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use flagmeter_core::event::MAX_AGE;
 use flagmeter_core::period::BillingPeriod;
 use flagmeter_store::StoreError;
 use flagmeter_store::postgres::usage::{self, UsageRows};
@@ -13,6 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::directory::Source;
 use crate::freshness::Freshness;
+use crate::metrics::Store;
 use crate::tenant::Known;
 
 /// How often what changed is read.
@@ -24,6 +26,9 @@ const READ_ALL_AFTER: u32 = 300;
 /// How far before the last reading a change is looked for. A row carries the time of its write and is
 /// seen after its commit; a transaction that takes longer is found with the next full reading.
 const OVERLAP: SignedDuration = SignedDuration::from_secs(10);
+
+/// How long a reading may take before PostgreSQL counts as silent.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The wait after PostgreSQL failed to answer.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
@@ -119,24 +124,25 @@ impl Usage {
         then(self.0.load().as_deref())
     }
 
-    /// Keeps itself true for as long as it is polled. Calls `tried` after each reading, also after one that
-    /// failed: events are taken in without it.
-    pub async fn follow(&self, source: &Source<'_>, tried: impl Fn()) {
+    /// Keeps itself true for as long as it is polled. Calls `tried` after each reading with its outcome: events are
+    /// taken in without it.
+    pub async fn follow(&self, source: &Source<'_>, tried: impl Fn(&Result<(), StoreError>)) {
         let mut rounds = tokio::time::interval(READ_CHANGES);
         rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         for round in 0_u32.. {
             rounds.tick().await;
-            match self.read(source, round % READ_ALL_AFTER == 0).await {
-                Ok(()) => tried(),
-                Err(error) => {
-                    tried();
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "going on with the usage known so far"
-                    );
-                    source.metrics.snapshot_failed();
-                    tokio::time::sleep(AFTER_FAILURE).await;
-                }
+            let reading = self.read(source, round % READ_ALL_AFTER == 0);
+            let read = tokio::time::timeout(PATIENCE, reading).await.unwrap_or(Err(StoreError::Silent));
+            tried(&read);
+            let answered = read.as_ref().err().is_none_or(StoreError::is_of_the_data);
+            source.metrics.store_up(Store::Postgresql, answered);
+            if let Err(error) = read {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "going on with the usage known so far"
+                );
+                source.metrics.snapshot_failed();
+                tokio::time::sleep(AFTER_FAILURE).await;
             }
         }
     }
@@ -145,7 +151,7 @@ impl Usage {
         let fresh = Freshness::of_next_reading(source.queue, source.clock).await;
         let before = self.newest().filter(|_| !all);
         let since = before.as_ref().map(|snapshot| snapshot.read_at - OVERLAP);
-        let rows = usage::changed(source.pool, fresh.as_of, since).await?;
+        let rows = usage::changed(source.pool, fresh.as_of - MAX_AGE, fresh.as_of, since).await?;
         let periods = before.map(|snapshot| snapshot.periods.clone()).unwrap_or_default();
         self.0.store(Some(Arc::new(Snapshot::of(periods, rows, fresh))));
         Ok(())

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use flagmeter_store::PgPool;
 use flagmeter_store::postgres::audit::{Book, books};
 
+use crate::database::failed;
+
 /// Compare what each tenant used in events, rollups, periods and features: all must be equal.
 /// Exit code 0 if they are, 1 if they are not.
 #[derive(clap::Args)]
@@ -15,14 +17,10 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: Arguments, pool: &PgPool) -> anyhow::Result<ExitCode> {
-    let books = books(pool).await.map_err(|error| {
-        let hint = if error.is_unreachable() {
-            "the database does not answer: is DATABASE_URL right?"
-        } else {
-            "the books could not be read"
-        };
-        anyhow::Error::new(error).context(hint)
-    })?;
+    let books = books(pool).await.map_err(failed(
+        "the books could not be read",
+        "is DATABASE_URL right, and the database migrated?",
+    ))?;
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&books)?);
     } else {

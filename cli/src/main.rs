@@ -3,6 +3,7 @@
 mod alerts;
 mod audit;
 mod crd;
+mod database;
 mod explain_scale;
 mod lint;
 mod migrate;

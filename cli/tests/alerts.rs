@@ -147,3 +147,20 @@ async fn what_cannot_be_meant_says_what_to_do(pool: PgPool) {
         assert!(said(&output).contains(part), "{arguments:?}: {}", said(&output));
     }
 }
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn what_postgresql_says_of_the_data_is_not_blamed_on_the_settings(pool: PgPool) {
+    for statement in [
+        "ALTER TABLE alerts RENAME TO alerts_before",
+        "CREATE VIEW alerts AS SELECT * FROM alerts_before WHERE 1 / (extract(epoch FROM now()) * 0)::int = 1",
+    ] {
+        sqlx::query(statement).execute(&pool).await.unwrap();
+    }
+    let output = flagmeter(&pool, &["list", "acme"]).await;
+    let said = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("division by zero") && !said.contains("DATABASE_URL"), "{said}");
+    sqlx::query("DROP TABLE alerts_before CASCADE").execute(&pool).await.unwrap();
+    let output = flagmeter(&pool, &["list", "acme"]).await;
+    assert!(self::said(&output).contains("is DATABASE_URL right, and the database migrated?"));
+}

@@ -115,9 +115,7 @@ async fn take_back(
     State(state): State<Arc<AppState>>,
     Path((tenant, id)): Path<(String, String)>,
 ) -> Result<Response, ApiError> {
-    if !state.gate.is_open() {
-        return Err(ApiError::QueueFull);
-    }
+    state.gate.check()?;
     let Found::Counted(counted) = look_for(&state, &tenant, &id).await? else {
         return Err(ApiError::EventNotFound);
     };
@@ -148,10 +146,12 @@ fn reversal(tenant: &str, id: &str, counted: &Counted) -> Option<UsageEvent> {
 /// this was asked is counted.
 async fn look_for(state: &AppState, tenant: &str, id: &str) -> Result<Found, ApiError> {
     let tenant = state.directory.find(tenant)?.ok_or(ApiError::TenantNotFound)?;
-    let newest = state.queue.newest().await;
+    // A queue that is silent must not keep anyone from what is counted.
+    let newest = tokio::time::timeout(PATIENCE, state.queue.newest()).await;
     if let Some(found) = look(state, &tenant.id, id).await? {
         return Ok(found);
     }
+    let newest = newest.map_err(|_| ApiError::StillCounting)?;
     let Some(newest) = newest.map_err(|error| unavailable(&error))? else {
         return Err(ApiError::EventNotFound);
     };
@@ -184,5 +184,5 @@ async fn is_counted_soon(queue: &EventQueue, entry_id: &str) -> Result<bool, Api
 
 fn unavailable(error: &StoreError) -> ApiError {
     tracing::error!(error = error as &dyn std::error::Error, "failed to look for an event");
-    ApiError::StoreUnavailable
+    if error.is_of_the_data() { ApiError::Internal } else { ApiError::StoreUnavailable }
 }

@@ -84,9 +84,7 @@ where
     if request.method() != Method::POST {
         return Ok(([(ALLOW, "POST")], ApiError::MethodNotAllowed).into_response());
     }
-    if !state.gate.is_open() {
-        return Err(ApiError::QueueFull);
-    }
+    state.gate.check()?;
     let now = state.clock.now();
     let (Parts { mut headers, .. }, body) = request.into_parts();
     let form = form::of(&headers)?;

@@ -21,6 +21,7 @@ use serde::Serialize;
 use crate::error::ApiError;
 use crate::routes::{Route, path};
 use crate::state::AppState;
+use crate::tokens::Tokens;
 
 pub(crate) fn router() -> Router<Arc<AppState>> {
     Router::new()
@@ -36,9 +37,9 @@ struct Answer<'a> {
     tenant: &'a str,
     /// The start of the newest minute with usage in the period, or null before the first.
     minute: Option<Timestamp>,
-    total_tokens: i64,
-    /// Rounded down; may pass 100.
-    quota_percent: i64,
+    total_tokens: Tokens,
+    /// Rounded down; may pass 100, and with a small quota become as large as tokens do.
+    quota_percent: Tokens,
     /// With the boosts of now.
     monthly_quota: i64,
     /// Without them.
@@ -68,7 +69,7 @@ struct Answer<'a> {
 #[serde(rename_all = "camelCase")]
 struct Feature<Name> {
     feature: Name,
-    total_tokens: i64,
+    total_tokens: Tokens,
 }
 
 async fn usage(State(state): State<Arc<AppState>>, uri: Uri) -> Result<Response, ApiError> {
@@ -95,8 +96,8 @@ pub(crate) fn answer(state: &AppState, uri: &Uri) -> Result<Response, ApiError> 
     let answer = Answer {
         tenant: tenant.id.as_str(),
         minute: current.usage.last_minute,
-        total_tokens: used,
-        quota_percent: quota::percent(used, quota),
+        total_tokens: used.into(),
+        quota_percent: quota::percent(used, quota).into(),
         monthly_quota: quota,
         base_quota: tenant.quota.base,
         boosts: boosts.filter(|boost| now < boost.until && boost.from < current.period.end).collect(),
@@ -108,14 +109,20 @@ pub(crate) fn answer(state: &AppState, uri: &Uri) -> Result<Response, ApiError> 
         as_of: snapshot.as_of,
         lag_milliseconds: snapshot.lag_milliseconds,
         features: features
-            .map(|(name, tokens)| Feature { feature: name.as_str(), total_tokens: *tokens })
+            .map(|(name, tokens)| Feature { feature: name.as_str(), total_tokens: (*tokens).into() })
             .collect(),
     };
     Ok(([(CACHE_CONTROL, "no-store")], Json(answer)).into_response())
 }
 
-/// What whoever asked is told of past usage that could not be read.
+/// What the caller is told of past usage that could not be read.
 fn unread(error: &StoreError) -> ApiError {
     tracing::error!(error = error as &dyn std::error::Error, "failed to read past usage");
-    if error.took_too_long() { ApiError::ReadingTooLarge } else { ApiError::StoreUnavailable }
+    if error.took_too_long() {
+        ApiError::ReadingTooLarge
+    } else if error.is_of_the_data() {
+        ApiError::Internal
+    } else {
+        ApiError::StoreUnavailable
+    }
 }

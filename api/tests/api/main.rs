@@ -3,6 +3,8 @@
 
 mod auth;
 mod check;
+mod door;
+mod ready;
 mod server;
 mod usage;
 
@@ -19,6 +21,8 @@ use futures::StreamExt as _;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use server::{NOW, Server, until};
+
+use crate::door::{Door, Doorway};
 
 const EVENT: &str = r#"{"tenant":"acme","feature":"gpt-4","tokens":1500}"#;
 
@@ -119,8 +123,9 @@ async fn a_queue_that_is_down_is_503_and_its_address_stays_inside(pool: PgPool) 
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
 async fn events_that_wait_for_the_flush_in_flight_are_counted(pool: PgPool) {
-    let nowhere = EventQueue::new("redis://127.0.0.1:1").unwrap();
-    let server = Server::with_queue(pool, &["acme"], nowhere).await;
+    let valkey = Doorway::new(Door::Open).await;
+    let server = Server::with_queue(pool, &["acme"], EventQueue::new(&valkey.url).unwrap()).await;
+    valkey.set(Door::Silent);
     let list = format!("[{}]", vec![EVENT; 1_000].join(","));
     let posts = futures::future::join_all((0..3).map(|_| server.post(&list)));
     let seen = until("two of three lists wait", async || {
@@ -673,6 +678,28 @@ async fn one_who_looks_for_events_without_end_keeps_no_snapshot_from_being_read(
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn one_who_looks_for_events_without_end_is_told_so_and_another_s_are_found(pool: PgPool) {
+    let server = Server::start(pool.clone(), &["acme", "globex"]).await;
+    let held = usage::lock(&pool, "event_ids").await;
+    let flood = futures::future::join_all((0..50).map(|_| server.get("/events/acme/order-7")));
+    let other = async {
+        usage::wait_for_lock(&pool, "%event_ids%", 1).await;
+        let look = server.get("/events/globex/order-7");
+        let (look, ()) = futures::join!(look, async {
+            usage::wait_for_lock(&pool, "%event_ids%", 2).await;
+            held.rollback().await.unwrap();
+        });
+        look
+    };
+    let (answers, other) = futures::join!(flood, other);
+    assert_eq!(other.json["code"], "event_not_found", "{}", other.body);
+    let refused: Vec<_> = answers.iter().filter(|answer| answer.json["code"] == "overloaded").collect();
+    // One is looked for, and eight wait.
+    assert_eq!(refused.len(), 41);
+    assert!(refused.iter().all(|answer| answer.status == 503 && answer.headers["retry-after"] == "1"));
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
 async fn an_answer_that_takes_too_long_is_a_fault_of_ours(pool: PgPool) {
     let limits = Limits { answer: Duration::from_millis(200), ..server::LIMITS };
     let server = Server::limited(limits, pool.clone(), &["acme"]).await;
@@ -810,6 +837,65 @@ async fn a_tenant_s_period_never_has_more_tokens_than_a_program_can_read_from_js
     let large = event("initech", most / 2);
     let answers = futures::future::join_all((0..16).map(|_| status(&large))).await;
     assert_eq!(answers.iter().filter(|status| **status == 202).count(), 2, "{answers:?}");
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_period_that_is_over_has_no_more_tokens_than_that_either(pool: PgPool) {
+    testing::add_tenant(&pool, "acme").await;
+    sqlx::query("UPDATE tenants SET billing_day = 14").execute(&pool).await.unwrap();
+    let server = Server::start(pool.clone(), &["globex"]).await;
+    let event = |tenant: &str, day: &str, tokens: i64| {
+        format!(
+            r#"{{"tenant":"{tenant}","feature":"f","tokens":{tokens},"timestamp":"2026-{day}T00:00:00Z"}}"#
+        )
+    };
+    let most = (1_i64 << 53) - 1;
+    // The open period, the one before it, and the one before that, whose last days are within 35 days.
+    let days = ["06-14", "05-20", "05-12"];
+    for day in days {
+        assert_eq!(server.post(&event("acme", day, most - 3)).await.status, StatusCode::ACCEPTED, "{day}");
+    }
+    let lists = |tokens: [i64; 3]| {
+        let of = |tokens: i64| days.map(|day| event("acme", day, tokens)).join(",");
+        format!("[{},{}]", tokens.map(of).join(","), event("globex", "05-20", most))
+    };
+    // What is queued, and what is in the same request, whichever period is asked about in between.
+    let refused = server.post(&lists([2, 1, 1])).await;
+    let places: Vec<_> =
+        refused.json["errors"].as_array().unwrap().iter().map(|error| &error["index"]).collect();
+    assert_eq!(
+        (refused.status.as_u16(), places),
+        (422, vec![&json!(6), &json!(7), &json!(8)]),
+        "{}",
+        refused.body
+    );
+    let detail = "would bring the tenant's billing period beyond 9007199254740991 tokens, the most that can be counted";
+    assert_eq!(
+        (&refused.json["errors"][0]["code"], &refused.json["errors"][0]["detail"]),
+        (&json!("invalid_event"), &json!(detail))
+    );
+    // A batch of the largest events there may be is refused as a whole.
+    let poison = format!("[{}]", vec![event("globex", "05-20", most); 1_000].join(","));
+    assert_eq!(server.post(&poison).await.json["errors"].as_array().unwrap()[0]["index"], 1);
+    assert_eq!(server.post(&event("globex", "05-20", most)).await.status, StatusCode::ACCEPTED);
+    assert_eq!(server.post(&poison).await.json["errors"].as_array().unwrap()[0]["index"], 0);
+
+    // And what is counted, to an api that took none of it in.
+    count_all(&server, &pool).await;
+    let other = Server::without_database(pool, testing::queue().unwrap()).await;
+    until("it is counted", async || {
+        (other.get("/usage/acme").await.json["totalTokens"] == most - 3).then_some(())
+    })
+    .await;
+    for day in days {
+        assert_eq!(other.post(&event("acme", day, 4)).await.json["errors"][0]["field"], "tokens", "{day}");
+        assert_eq!(other.post(&event("acme", day, 3)).await.status, StatusCode::ACCEPTED, "{day}");
+        assert_eq!(
+            other.post(&event("acme", day, 1)).await.status,
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "{day}"
+        );
+    }
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]

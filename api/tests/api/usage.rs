@@ -329,26 +329,189 @@ async fn without_the_queue_usage_is_answered_and_its_lag_is_not_known(pool: PgPo
     assert!(!table.headers.contains_key("flagmeter-lag-milliseconds"));
 }
 
+/// Keeps everybody from `table` until the transaction ends.
+pub(crate) async fn lock(pool: &PgPool, table: &str) -> sqlx::Transaction<'static, sqlx::Postgres> {
+    let mut lock = testing::own_connection(pool).begin().await.unwrap();
+    let statement = format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE");
+    sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut *lock).await.unwrap();
+    lock
+}
+
+/// Waits until exactly so many statements like `pattern` wait for a lock.
+pub(crate) async fn wait_for_lock(pool: &PgPool, pattern: &str, statements: i64) {
+    let pool = testing::own_connection(pool);
+    until("they wait for the lock", async || {
+        let waiting: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM pg_stat_activity
+             WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE $1",
+        )
+        .bind(pattern)
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+        (waiting == statements).then_some(())
+    })
+    .await;
+}
+
+/// The sums of one feature. The api's own are of all features.
+const SUMS: &str = "%width_bucket%feature = $2%";
+
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
-async fn a_sum_that_takes_too_long_is_ended_and_holds_up_nobody_who_asks_for_less(pool: PgPool) {
+async fn a_sum_that_takes_too_long_is_ended_and_those_who_waited_for_it_are_answered(pool: PgPool) {
     let server = Server::start(pool.clone(), &["acme", "globex", "initech"]).await;
-    let mut lock = pool.begin().await.unwrap();
-    sqlx::query("LOCK TABLE rollups IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
-    let sum = async |tenant: &str| {
-        let answer = server.get(&format!("/usage/{tenant}/series")).await;
+    let lock = lock(&pool, "rollups").await;
+    let sum = async |tenant: &str| server.get(&format!("/usage/{tenant}/series?feature=f")).await;
+    let ended = async |tenant: &str| {
+        let answer = sum(tenant).await;
         assert_eq!((answer.status.as_u16(), &answer.json["code"]), (503, &json!("overloaded")));
-        answer.json["detail"].as_str().unwrap().to_owned()
+        assert!(answer.json["detail"].as_str().unwrap().contains("takes too long"), "{}", answer.body);
     };
     let meanwhile = async || {
         let taken = server.post(r#"{"tenant":"acme","feature":"f","tokens":7}"#).await;
         (taken.status.as_u16(), server.get("/usage/acme").await.status.as_u16())
     };
-    // A tenant has one turn at a time, and two tenants have one.
-    let (first, again, second, third, others) =
-        tokio::join!(sum("acme"), sum("acme"), sum("globex"), sum("initech"), meanwhile());
-    assert!(first.contains("takes too long") && second.contains("takes too long"), "{first} {second}");
-    assert!(again.contains("ask again") && third.contains("ask again"), "{again} {third}");
+    let held = async {
+        tokio::join!(ended("acme"), ended("globex"));
+        lock.rollback().await.unwrap();
+    };
+    // Two tenants have both places; the third waits for one of them for as long as a sum may take.
+    let (((), again), third, others) = tokio::join!(
+        async {
+            tokio::join!(held, async {
+                wait_for_lock(&pool, SUMS, 2).await;
+                sum("acme").await
+            })
+        },
+        async {
+            wait_for_lock(&pool, SUMS, 2).await;
+            sum("initech").await
+        },
+        meanwhile()
+    );
+    assert_eq!((again.status.as_u16(), third.status.as_u16()), (200, 200), "{} {}", again.body, third.body);
     assert_eq!(others, (202, 200));
-    lock.rollback().await.unwrap();
-    assert_eq!(server.get("/usage/acme/series").await.status.as_u16(), 200);
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn one_who_asks_for_series_without_end_is_told_so_and_another_is_answered_in_the_time_of_one(
+    pool: PgPool,
+) {
+    let server = Server::start(pool.clone(), &["acme", "globex"]).await;
+    count(&pool, [testing::event("globex", 7)]).await;
+    let lock = lock(&pool, "rollups").await;
+    let answered = std::cell::Cell::new(0);
+    let flood = futures::future::join_all((0..50).map(async |_| {
+        let answer = server.get("/usage/acme/series?feature=gpt-4").await;
+        answered.set(answered.get() + 1);
+        answer
+    }));
+    let other = async {
+        // One reads and eight wait; all others are refused while nothing moves.
+        wait_for_lock(&pool, SUMS, 1).await;
+        until("the others are refused", async || (answered.get() == 41).then_some(())).await;
+        let (other, ()) = futures::join!(server.get("/usage/globex/series?feature=gpt-4"), async {
+            wait_for_lock(&pool, SUMS, 2).await;
+            lock.rollback().await.unwrap();
+        });
+        assert!(answered.get() < 45, "it waited for {} of the flood", answered.get() - 41);
+        other
+    };
+    let (answers, other) = futures::join!(flood, other);
+    assert_eq!((other.status.as_u16(), &other.json["totalTokens"]), (200, &json!(7)), "{}", other.body);
+    let refused: Vec<_> = answers.iter().filter(|answer| answer.status.as_u16() != 200).collect();
+    assert_eq!(refused.len(), 41);
+    for answer in refused {
+        assert_eq!(
+            (answer.status.as_u16(), &answer.json["code"]),
+            (503, &json!("overloaded")),
+            "{}",
+            answer.body
+        );
+        assert_eq!(answer.headers["retry-after"], "1");
+    }
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn sums_that_json_numbers_cannot_hold_are_told_digit_by_digit(pool: PgPool) {
+    let server = Server::start(pool.clone(), &["acme"]).await;
+    // As an earlier version could count: more than 2^53 - 1 in a period, and more in a day than 64 bits hold.
+    sqlx::query(
+        "WITH minutes AS (
+             INSERT INTO rollups (tenant, feature, minute, total_tokens)
+             SELECT 'acme', feature, minute::timestamptz, tokens
+             FROM (VALUES ('f', '2026-06-13T12:00Z', 9223372036854775807), ('g', '2026-06-13T12:00Z', 9223372036854775807),
+                          ('f', '2026-06-14T12:00Z', 9007199254740991), ('f', '2026-06-12T12:00Z', 9007199254740992))
+                  AS row (feature, minute, tokens)
+         ), shares AS (
+             INSERT INTO usage_features (tenant, period_start, feature, total_tokens)
+             VALUES ('acme', '2026-06-01T00:00Z', 'f', 9223372036854775807)
+         )
+         INSERT INTO usage_periods (tenant, period_start, period_end, total_tokens, events, last_minute)
+         VALUES ('acme', '2026-06-01T00:00Z', '2026-07-01T00:00Z', 9223372036854775807, 4, '2026-06-14T12:00Z')",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    let range = "from=2026-06-12&to=2026-06-15";
+    let series = server.get(&format!("/usage/acme/series?{range}")).await;
+    assert_eq!(series.status.as_u16(), 200, "{}", series.body);
+    let tokens: Vec<_> =
+        series.json["points"].as_array().unwrap().iter().map(|point| &point["totalTokens"]).collect();
+    let most = 9_007_199_254_740_991_i64;
+    assert_eq!(tokens, [&json!("9007199254740992"), &json!("18446744073709551614"), &json!(most)]);
+    assert_eq!(series.json["totalTokens"], "18464758472219033597");
+    let one = server.get(&format!("/usage/acme/series?feature=f&window=month&{range}")).await.json;
+    assert_eq!(one["points"][0]["totalTokens"], "9241386435364257790");
+    let table = server.get_with(&format!("/usage/acme/series?{range}"), &[("accept", "text/csv")]).await;
+    assert!(
+        table.body.contains(",2026-06-13T00:00:00Z,2026-06-14T00:00:00Z,18446744073709551614\r\n"),
+        "{}",
+        table.body
+    );
+
+    let whole = json!("9223372036854775807");
+    let period = &server.get("/usage/acme/periods").await.json["periods"][0];
+    assert_eq!((&period["totalTokens"], &period["features"][0]["totalTokens"]), (&whole, &whole));
+    let usage = until("the usage is seen", async || {
+        let usage = server.get("/usage/acme").await.json;
+        (usage["totalTokens"] != 0).then_some(usage)
+    })
+    .await;
+    assert_eq!((&usage["totalTokens"], &usage["features"][0]["totalTokens"]), (&whole, &whole));
+    assert_eq!(usage["remainingTokens"], 0);
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_row_that_cannot_be_read_is_a_fault_of_ours_and_no_outage(pool: PgPool) {
+    let server = Server::start(pool.clone(), &["acme"]).await;
+    // Each of these tables now has rows that PostgreSQL cannot make (SQLSTATE 22012), and answers all the same.
+    for (table, columns) in [
+        (
+            "rollups",
+            "'acme' AS tenant, 'f' AS feature, '2026-06-14T12:00Z'::timestamptz AS minute, 1 / (random() * 0)::int AS total_tokens",
+        ),
+        (
+            "event_ids",
+            "1 / (random() * 0)::int AS one, 'acme' AS tenant, (1 / (random() * 0)::int)::text::uuid AS id, now() AS received_at",
+        ),
+    ] {
+        sqlx::query(sqlx::AssertSqlSafe(format!("ALTER TABLE {table} RENAME TO {table}_before")))
+            .execute(&pool)
+            .await
+            .unwrap();
+        sqlx::query(sqlx::AssertSqlSafe(format!("CREATE VIEW {table} AS SELECT {columns}")))
+            .execute(&pool)
+            .await
+            .unwrap();
+    }
+    for call in ["/usage/acme/series", "/events/acme/order-7"] {
+        let answer = server.get(call).await;
+        assert_eq!(
+            (answer.status.as_u16(), &answer.json["code"]),
+            (500, &json!("internal")),
+            "{call}: {}",
+            answer.body
+        );
+    }
 }

@@ -152,7 +152,9 @@ volumeMounts:
 
 {{/*
 Probes. None of them depends on PostgreSQL or Valkey being there for a process to be left alive:
-a restart mends neither. The first answer may take a minute on a small box that is busy.
+a restart fixes neither. The first answer may take a minute on a small box that is busy.
+An api that has reached Valkey once stays ready without it, since it goes on answering; the same for
+PostgreSQL. A worker that cannot count is not ready: nothing is sent to it, and an update waits.
 */}}
 {{- define "flagmeter.probes" -}}
 startupProbe:

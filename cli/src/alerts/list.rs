@@ -2,13 +2,14 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use flagmeter_core::number::grouped;
 use flagmeter_core::quota;
 use flagmeter_store::PgPool;
 use flagmeter_store::postgres::deliveries::{self, Alert, Delivery, Kind};
 
 use super::no_tenant;
+use crate::database::failed;
 
 /// List a tenant's alerts, the newest first, a line for each message.
 ///
@@ -26,9 +27,10 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments, pool: &PgPool) -> anyhow::Result<ExitCode> {
-    let alerts = deliveries::list(pool, &arguments.tenant, arguments.limit.into())
-        .await
-        .context("the alerts could not be read; is DATABASE_URL right, and the database migrated?")?;
+    let alerts = deliveries::list(pool, &arguments.tenant, arguments.limit.into()).await.map_err(failed(
+        "the alerts could not be read",
+        "is DATABASE_URL right, and the database migrated?",
+    ))?;
     if alerts.is_empty() && !deliveries::exists(pool, &arguments.tenant).await? {
         bail!(no_tenant(&arguments.tenant));
     }

@@ -9,6 +9,7 @@ use flagmeter_store::PgPool;
 use flagmeter_store::postgres::deliveries::{self, Channel, Delivery, Kind, Wanted};
 
 use super::{ChannelName, no_tenant};
+use crate::database::failed;
 
 /// The wait between two looks.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
@@ -50,9 +51,10 @@ struct Common {
 pub(super) async fn resend(arguments: ResendArguments, pool: &PgPool) -> anyhow::Result<ExitCode> {
     let ResendArguments { common, alert } = arguments;
     let tenant = &common.tenant;
-    let exists = deliveries::exists(pool, tenant)
-        .await
-        .context("the tenant could not be read; is DATABASE_URL right, and the database migrated?")?;
+    let exists = deliveries::exists(pool, tenant).await.map_err(failed(
+        "the tenant could not be read",
+        "is DATABASE_URL right, and the database migrated?",
+    ))?;
     if !exists {
         bail!(no_tenant(tenant));
     }
@@ -71,18 +73,20 @@ pub(super) async fn resend(arguments: ResendArguments, pool: &PgPool) -> anyhow:
 
 pub(super) async fn test(arguments: TestArguments, pool: &PgPool) -> anyhow::Result<ExitCode> {
     let common = arguments.common;
-    let alert = deliveries::add_test(pool, &common.tenant, Clock::system().now()).await.context(
-        "the test could not be written; DATABASE_URL needs the worker's role, or that of the tables' owner",
-    )?;
+    let alert = deliveries::add_test(pool, &common.tenant, Clock::system().now()).await.map_err(failed(
+        "the test could not be written",
+        "DATABASE_URL needs the worker's role, or that of the tables' owner",
+    ))?;
     send(&common, alert.with_context(|| no_tenant(&common.tenant))?, pool).await
 }
 
 async fn send(common: &Common, alert: i64, pool: &PgPool) -> anyhow::Result<ExitCode> {
     let tenant = &common.tenant;
     let wanted = Wanted { tenant, alert, channel: common.channel.map(Channel::from) };
-    let channels = deliveries::resend(pool, wanted, Clock::system().now()).await.context(
-        "the message could not be written; DATABASE_URL needs the worker's role, or that of the tables' owner",
-    )?;
+    let channels = deliveries::resend(pool, wanted, Clock::system().now()).await.map_err(failed(
+        "the message could not be written",
+        "DATABASE_URL needs the worker's role, or that of the tables' owner",
+    ))?;
     if channels.is_empty() {
         bail!(
             "nothing to send: {tenant} has no alert {alert}, or no such channel that is turned on; see `flagmeter alerts list {tenant}`, and spec.alerts of the Tenant"

@@ -19,6 +19,8 @@ pub struct Client {
 pub struct Answer {
     /// The HTTP status.
     pub status: u16,
+    /// After how many seconds to come again, as the header of that name has it.
+    pub retry_after: Option<String>,
     /// The body.
     pub body: String,
 }
@@ -93,5 +95,11 @@ impl Client {
 }
 
 fn answer(mut response: Response<Body>) -> Result<Answer, ureq::Error> {
-    Ok(Answer { status: response.status().as_u16(), body: response.body_mut().read_to_string()? })
+    let retry_after =
+        response.headers().get("retry-after").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    Ok(Answer {
+        status: response.status().as_u16(),
+        retry_after,
+        body: response.body_mut().read_to_string()?,
+    })
 }

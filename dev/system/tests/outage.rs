@@ -1,13 +1,16 @@
 //! What is accepted while a server is away, or full, counts when it is back.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use system_tests::{System, unique, until};
 
 /// How long PostgreSQL is away.
 const AWAY: Duration = Duration::from_mins(2);
+
+/// How long Valkey is away: longer than it may take until nobody waits for it.
+const VALKEY_AWAY: Duration = Duration::from_secs(12);
 
 /// How much a worker's memory may grow meanwhile: a batch's worth, not a queue's.
 const GROWTH_BYTES: u64 = 16 << 20;
@@ -78,6 +81,46 @@ fn while_postgresql_is_away_for_two_minutes_events_are_accepted_also_by_a_new_ap
     let accepted = accepted.into_inner();
     assert!(accepted > 20_000, "{accepted} are too few to tell");
     all_counted(&system, &tenant, accepted);
+}
+
+#[test]
+fn while_valkey_is_away_usage_is_read_events_are_told_to_come_again_and_no_connection_is_refused() {
+    let system = System::running();
+    let tenant = unique("silent");
+    system.apply_tenant(&tenant, 1_000_000_000);
+    let event =
+        |number: i64| json!({ "tenant": tenant, "feature": "chat", "tokens": 3, "id": format!("{number}") });
+    let _ = system.client().post_until_accepted(&event(0));
+    until("the event is counted", || (system.usage(&tenant)?["totalTokens"] == 3).then_some(()));
+    let (mut sent, mut refused) = (1, 0);
+    let returned = std::thread::scope(|scope| {
+        let outage = scope.spawn(|| {
+            system.kill_for("valkey", VALKEY_AWAY);
+            Instant::now()
+        });
+        while !outage.is_finished() {
+            // Connections of their own, as new clients have.
+            let usage = system.client().get(&format!("/usage/{tenant}")).unwrap();
+            assert_eq!(usage.status, 200, "{}", usage.body);
+            assert!(usage.json()["totalTokens"].as_i64().unwrap() >= 3, "{}", usage.body);
+            let answer = system.client().post(&event(sent)).unwrap();
+            if answer.status == 202 {
+                sent += 1;
+            } else {
+                let said = (answer.status, answer.json()["code"].clone(), answer.retry_after.as_deref());
+                assert_eq!(said, (503, json!("queue_unavailable"), Some("1")), "{}", answer.body);
+                refused += 1;
+            }
+            // A load, and no race.
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        outage.join().unwrap()
+    });
+    let _ = system.client().post_until_accepted(&event(sent));
+    assert!(returned.elapsed() < Duration::from_secs(2), "{:?} after its return", returned.elapsed());
+    // Most of the time senders are told at once, and not after the time that a flush is tried for.
+    assert!(refused > 20, "{refused}");
+    all_counted(&system, &tenant, sent + 1);
 }
 
 #[test]

@@ -15,43 +15,59 @@ use tokio_util::sync::CancellationToken;
 
 /// What must be so before the process should be sent work. Each condition starts out unmet.
 #[derive(Debug, Clone)]
-pub struct Readiness(Arc<Mutex<BTreeMap<&'static str, Result<(), String>>>>);
+pub struct Readiness(Arc<Mutex<BTreeMap<&'static str, Condition>>>);
+
+/// How a condition is.
+#[derive(Debug, Clone)]
+enum Condition {
+    Met,
+    /// Something is missing, and the process is of use all the same.
+    Impaired(String),
+    Unmet(String),
+}
 
 impl Readiness {
-    /// Ready when every one of `conditions` is met.
+    /// Ready when none of `conditions` is unmet.
     #[must_use]
     pub fn of(conditions: &[&'static str]) -> Self {
-        let unmet = conditions.iter().map(|name| (*name, Err("not yet".to_owned())));
+        let unmet = conditions.iter().map(|name| (*name, Condition::Unmet("not yet".to_owned())));
         Self(Arc::new(Mutex::new(unmet.collect())))
     }
 
     /// `condition` is met.
     pub fn met(&self, condition: &'static str) {
-        self.lock().insert(condition, Ok(()));
+        self.lock().insert(condition, Condition::Met);
+    }
+
+    /// `condition` is not met, and why, but the process can do enough without it to be sent work. The reason is shown
+    /// as that of [`Readiness::unmet`].
+    pub fn impaired(&self, condition: &'static str, why: &str) {
+        self.lock().insert(condition, Condition::Impaired(why.to_owned()));
     }
 
     /// `condition` is not met, and why. The reason is shown to whoever can reach the admin port, so
     /// it names no address and no secret.
     pub fn unmet(&self, condition: &'static str, why: &str) {
-        self.lock().insert(condition, Err(why.to_owned()));
+        self.lock().insert(condition, Condition::Unmet(why.to_owned()));
     }
 
-    /// Whether all conditions are met.
+    /// Whether no condition is unmet.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.lock().values().all(Result::is_ok)
+        !self.lock().values().any(|condition| matches!(condition, Condition::Unmet(_)))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<&'static str, Result<(), String>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<&'static str, Condition>> {
         // A panic while it was held cannot leave a map half changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A line for each condition.
     fn report(&self) -> String {
-        let line = |(name, state): (&&str, &Result<(), String>)| match state {
-            Ok(()) => format!("[+] {name}\n"),
-            Err(why) => format!("[-] {name}: {why}\n"),
+        let line = |(name, condition): (&&str, &Condition)| match condition {
+            Condition::Met => format!("[+] {name}\n"),
+            Condition::Impaired(why) => format!("[!] {name}: {why}\n"),
+            Condition::Unmet(why) => format!("[-] {name}: {why}\n"),
         };
         self.lock().iter().map(line).collect()
     }
@@ -109,5 +125,23 @@ async fn metrics(State(registry): State<Registry>) -> impl IntoResponse {
             tracing::error!(%error, "failed to write the metrics");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_ready_without_what_it_can_do_without_and_says_what_that_is() {
+        let readiness = Readiness::of(&["queue", "tenants"]);
+        readiness.met("tenants");
+        assert!(!readiness.is_ready());
+        readiness.impaired("queue", "it does not answer");
+        assert!(readiness.is_ready());
+        assert_eq!(readiness.report(), "[!] queue: it does not answer\n[+] tenants\n");
+        readiness.unmet("tenants", "they are gone");
+        assert!(!readiness.is_ready());
+        assert_eq!(readiness.report(), "[!] queue: it does not answer\n[-] tenants: they are gone\n");
     }
 }

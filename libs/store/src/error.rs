@@ -54,6 +54,13 @@ impl StoreError {
         matches!(self, Self::Queue { source, .. } if source.is_io_error() || source.is_unrecoverable_error())
     }
 
+    /// Whether Valkey is away, as far as this machine can tell: it refused the connection, broke it, or did not answer
+    /// in time. One that answers and refuses is not, nor one whose name nobody knows.
+    #[must_use]
+    pub fn is_queue_away(&self) -> bool {
+        matches!(self, Self::Queue { source, .. } if source.is_connection_dropped() || source.is_timeout())
+    }
+
     /// Whether Valkey has no memory left for what was added, and so took none of it.
     #[must_use]
     pub fn is_out_of_memory(&self) -> bool {
@@ -96,21 +103,25 @@ impl StoreError {
         }
     }
 
+    /// Whether PostgreSQL answered that the data are wrong (SQLSTATE class 22 or 23), or they add up to too much. That
+    /// is never an outage, and no reason to wait.
+    #[must_use]
+    pub fn is_of_the_data(&self) -> bool {
+        match self {
+            Self::Overflow(_) | Self::PeriodFull => true,
+            Self::Postgres { source: sqlx::Error::Database(error), .. } => {
+                error.code().is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the reason lies in the data, so that the same data would fail again: SQLSTATE class
     /// 22 (data exception) or 23 (integrity constraint violation), or a sum that does not fit.
     /// Everything else may pass, and is tried again; so may a key that is there already, since then another
     /// transaction has added it meanwhile.
     pub(crate) fn is_in_the_data(&self) -> bool {
-        match self {
-            Self::Overflow(_) | Self::PeriodFull => true,
-            Self::Postgres { source: sqlx::Error::Database(error), .. } => {
-                let class = error.code().map(|code| code.get(..2).unwrap_or_default().to_owned());
-                matches!(class.as_deref(), Some("22" | "23"))
-                    && !self.is_missing_partition()
-                    && !self.is_duplicate_key()
-            }
-            _ => false,
-        }
+        self.is_of_the_data() && !self.is_missing_partition() && !self.is_duplicate_key()
     }
 
     /// Whether a sum is larger than its place: what a billing period may hold, or a bigint (SQLSTATE 22003).
@@ -141,5 +152,41 @@ impl StoreError {
             },
             _ => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::PgPool;
+
+    #[sqlx::test(migrator = "crate::MIGRATOR")]
+    async fn what_postgresql_refuses_for_the_data_is_no_outage_and_what_it_refuses_for_itself_is(
+        pool: PgPool,
+    ) {
+        let failed = async |statement: &'static str| {
+            let error = sqlx::query(statement).execute(&pool).await.unwrap_err();
+            StoreError::postgres("try")(error)
+        };
+        for statement in [
+            "SELECT 9223372036854775807 + 1",
+            "SELECT 1 / 0",
+            "SELECT 'x'::uuid",
+            "INSERT INTO tenants (id) VALUES ('acme')",
+            "INSERT INTO alert_deliveries (alert, channel) VALUES (7, 'slack')",
+        ] {
+            let error = failed(statement).await;
+            assert!(
+                error.is_of_the_data() && !error.is_unreachable() && !error.took_too_long(),
+                "{statement}: {error:?}"
+            );
+        }
+        for statement in ["SELECT * FROM nothing", "SELECT 1 +", "DO $$ BEGIN RAISE SQLSTATE '57P03'; END $$"]
+        {
+            let error = failed(statement).await;
+            assert!(!error.is_of_the_data(), "{statement}: {error:?}");
+            assert_eq!(error.is_unreachable(), statement.contains("57P03"), "{statement}: {error:?}");
+        }
+        assert!(StoreError::Silent.is_unreachable() && !StoreError::Silent.is_of_the_data());
     }
 }

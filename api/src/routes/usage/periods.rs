@@ -20,6 +20,7 @@ use crate::freshness::Freshness;
 use crate::routes::parameters::Parameters;
 use crate::routes::path::Path;
 use crate::state::AppState;
+use crate::tokens::Tokens;
 
 /// Periods in an answer, if nobody says otherwise: a year.
 const DEFAULT: u16 = 12;
@@ -46,7 +47,7 @@ struct PeriodAnswer {
     period_end: Timestamp,
     /// Whether it has not ended yet.
     open: bool,
-    total_tokens: i64,
+    total_tokens: Tokens,
     /// How many, those that take another back among them.
     events: i64,
     /// In the order of their names; they add up to the total.
@@ -66,12 +67,12 @@ impl<'a> Answer<'a> {
 
 impl PeriodAnswer {
     fn of(period: Period, now: Timestamp) -> Self {
-        let feature = |(feature, total_tokens)| Feature { feature, total_tokens };
+        let feature = |(feature, tokens): (String, i64)| Feature { feature, total_tokens: tokens.into() };
         Self {
             period_start: period.start,
             period_end: period.end,
             open: period.end > now,
-            total_tokens: period.total_tokens,
+            total_tokens: period.total_tokens.into(),
             events: period.events,
             features: period.features.into_iter().map(feature).collect(),
         }
@@ -132,14 +133,14 @@ fn table(tenant: &Tenant, periods: &[Period]) -> Table {
                 Cell::Text(tenant.id.as_str()),
                 Cell::Text(&start),
                 Cell::Text(&end),
-                Cell::Number(period.total_tokens),
-                Cell::Number(period.events),
+                Cell::Number(period.total_tokens.into()),
+                Cell::Number(period.events.into()),
                 Cell::Text(feature),
                 Cell::Number(tokens),
             ]);
         };
         for (feature, tokens) in &period.features {
-            add(feature, *tokens);
+            add(feature, i128::from(*tokens));
         }
         if period.features.is_empty() {
             add("", 0);

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::{RawQuery, State};
@@ -24,6 +25,13 @@ use crate::freshness::Freshness;
 use crate::routes::parameters::Parameters;
 use crate::routes::path::Path;
 use crate::state::AppState;
+use crate::tokens::Tokens;
+
+/// How long a request may take in all, its wait for a turn included: somewhat less than [`Limits::answer`], so that it
+/// is told why.
+///
+/// [`Limits::answer`]: crate::config::Limits::answer
+const TIME: Duration = Duration::from_secs(14);
 
 /// What is asked for, known to be possible.
 struct Asked {
@@ -45,7 +53,7 @@ struct Answer<'a> {
     from: String,
     to: String,
     /// The sum of the points.
-    total_tokens: i64,
+    total_tokens: Tokens,
     as_of: Timestamp,
     lag_milliseconds: Option<i64>,
     points: Vec<Point>,
@@ -58,7 +66,7 @@ struct Point {
     start: String,
     /// The first instant of the next.
     end: String,
-    total_tokens: i64,
+    total_tokens: Tokens,
 }
 
 /// Adds up rollups. What is asked for is bounded before anything is read.
@@ -70,10 +78,12 @@ pub(super) async fn series(
 ) -> Result<Response, ApiError> {
     let tenant = state.directory.find(&tenant)?.ok_or(ApiError::TenantNotFound)?;
     let asked = Asked::read(query.as_deref(), &tenant, state.clock.now(), state.limits.rollups_days)?;
+    let begun = Instant::now();
     let _turn = state.readings.take(&tenant.id).await.ok_or(ApiError::TooManyReadings)?;
     let fresh = Freshness::of_next_reading(&state.queue, state.clock).await;
     let feature = asked.feature.as_ref().map(FeatureName::as_str);
-    let sums = series::sums(&state.pool, tenant.id.as_str(), feature, &asked.windows, series::LIMIT).await;
+    let limit = series::LIMIT.min(TIME.saturating_sub(begun.elapsed()));
+    let sums = series::exact_sums(&state.pool, tenant.id.as_str(), feature, &asked.windows, limit).await;
     let sums = sums.map_err(|error| unread(&error))?;
     let wanted = Form::wanted(&headers);
     form::made(move || {
@@ -104,11 +114,11 @@ impl Asked {
         Ok(Self { window, zone: question.zone, feature, windows: windows.unwrap_or_default() })
     }
 
-    fn points(&self, sums: &[i64]) -> Vec<Point> {
-        let point = |(window, sum): (&Range<Timestamp>, &i64)| Point {
+    fn points(&self, sums: &[i128]) -> Vec<Point> {
+        let point = |(window, sum): (&Range<Timestamp>, &i128)| Point {
             start: self.shown(window.start),
             end: self.shown(window.end),
-            total_tokens: *sum,
+            total_tokens: Tokens(*sum),
         };
         self.windows.iter().zip(sums).map(point).collect()
     }
@@ -122,7 +132,7 @@ impl Asked {
             time_zone: self.zone.iana_name().unwrap_or("UTC"),
             from: bound(points.first(), |point| &point.start).unwrap_or_default(),
             to: bound(points.last(), |point| &point.end).unwrap_or_default(),
-            total_tokens: points.iter().fold(0, |sum, point| sum.saturating_add(point.total_tokens)),
+            total_tokens: Tokens(points.iter().map(|point| point.total_tokens.0).sum()),
             as_of: fresh.as_of,
             lag_milliseconds: fresh.lag_milliseconds,
             points,
@@ -134,7 +144,7 @@ impl Asked {
         let feature = self.feature.as_ref().map_or("", FeatureName::as_str);
         for Point { start, end, total_tokens } in points {
             let (tenant, feature) = (Cell::Text(tenant.id.as_str()), Cell::Text(feature));
-            table.row([tenant, feature, Cell::Text(start), Cell::Text(end), Cell::Number(*total_tokens)]);
+            table.row([tenant, feature, Cell::Text(start), Cell::Text(end), Cell::Number(total_tokens.0)]);
         }
         table
     }

@@ -22,13 +22,11 @@ const BEGIN: &str = "BEGIN READ ONLY;
     SET LOCAL enable_seqscan = off;
     SET LOCAL enable_bitmapscan = off";
 
-/// Tokens that `tenant` used in each of `windows`, which tile a range, for one feature or for all. PostgreSQL ends it
-/// after `limit`, and the connection is free then.
+/// As [`exact_sums`], for estimates: what a number of 64 bits cannot hold is the largest that it can.
 ///
 /// # Errors
 ///
-/// [`StoreError::Postgres`]; if it [took too long](StoreError::took_too_long), a shorter range may not.
-/// Otherwise the same call may be made again.
+/// As [`exact_sums`].
 pub async fn sums(
     pool: &PgPool,
     tenant: &str,
@@ -36,6 +34,24 @@ pub async fn sums(
     windows: &[Range<Timestamp>],
     limit: Duration,
 ) -> Result<Vec<i64>, StoreError> {
+    let sums = exact_sums(pool, tenant, feature, windows, limit).await?;
+    Ok(sums.into_iter().map(|sum| i64::try_from(sum).unwrap_or(i64::MAX)).collect())
+}
+
+/// Tokens that `tenant` used in each of `windows`, which tile a range, for one feature or for all. PostgreSQL ends it
+/// after `limit`, and the connection is free then.
+///
+/// # Errors
+///
+/// [`StoreError::Postgres`]; if it [took too long](StoreError::took_too_long), a shorter range may not.
+/// Otherwise the same call may be made again.
+pub async fn exact_sums(
+    pool: &PgPool,
+    tenant: &str,
+    feature: Option<&str>,
+    windows: &[Range<Timestamp>],
+    limit: Duration,
+) -> Result<Vec<i128>, StoreError> {
     let failed = StoreError::postgres("sum rollups");
     // SET takes no parameters; this is a number.
     let begin = format!("{BEGIN};\n    SET LOCAL statement_timeout = {}", limit.as_millis());
@@ -50,16 +66,16 @@ async fn sum(
     tenant: &str,
     feature: Option<&str>,
     windows: &[Range<Timestamp>],
-) -> Result<Vec<i64>, sqlx::Error> {
+) -> Result<Vec<i128>, sqlx::Error> {
     let mut sums = vec![0; windows.len()];
     let (Some(first), Some(last)) = (windows.first(), windows.last()) else { return Ok(sums) };
     let (from, to) = (first.start.to_sqlx(), last.end.to_sqlx());
     let starts: Vec<_> = windows.iter().map(|window| window.start.to_sqlx()).collect();
     // Two statements and not one with a condition that may be absent: its plan would have to do without the
-    // feature.
-    let rows: Vec<(i32, i64)> = if let Some(feature) = feature {
+    // feature. A sum of `bigint` is `numeric`, of any size: it comes as text.
+    let rows: Vec<(i32, String)> = if let Some(feature) = feature {
         sqlx::query!(
-            r#"SELECT width_bucket(minute, $5::timestamptz[]) AS "place!", sum(total_tokens)::bigint AS "tokens!"
+            r#"SELECT width_bucket(minute, $5::timestamptz[]) AS "place!", sum(total_tokens)::text AS "tokens!"
                FROM rollups
                WHERE tenant = $1 AND feature = $2 AND minute >= $3::timestamptz AND minute < $4::timestamptz
                GROUP BY 1"#,
@@ -74,7 +90,7 @@ async fn sum(
         .await?
     } else {
         sqlx::query!(
-            r#"SELECT width_bucket(minute, $4::timestamptz[]) AS "place!", sum(total_tokens)::bigint AS "tokens!"
+            r#"SELECT width_bucket(minute, $4::timestamptz[]) AS "place!", sum(total_tokens)::text AS "tokens!"
                FROM rollups
                WHERE tenant = $1 AND minute >= $2::timestamptz AND minute < $3::timestamptz
                GROUP BY 1"#,
@@ -91,7 +107,8 @@ async fn sum(
         // A window's place is counted from 1.
         let index = usize::try_from(place - 1).ok();
         if let Some(sum) = index.and_then(|index| sums.get_mut(index)) {
-            *sum = tokens;
+            // Fewer digits than 39, however many rows there are.
+            *sum = tokens.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
         }
     }
     Ok(sums)
@@ -169,10 +186,25 @@ mod tests {
             ];
             for (tenant, feature, windows, rows) in cases {
                 let sums = sum(&mut tx, tenant, feature, windows).await.unwrap();
-                assert_eq!(sums.iter().sum::<i64>(), rows);
+                assert_eq!(sums.iter().sum::<i128>(), i128::from(rows));
                 read += rows;
                 assert_eq!(rows_read(&mut tx).await, read, "{tenant} {feature:?}");
             }
         }
+    }
+
+    #[sqlx::test(migrator = "crate::MIGRATOR")]
+    async fn a_sum_is_exact_however_large_it_is_and_an_estimate_is_as_large_as_it_can_be(pool: PgPool) {
+        sqlx::query(
+            "INSERT INTO rollups (tenant, feature, minute, total_tokens)
+             SELECT 'acme', feature, '2026-06-15T00:00Z', 9223372036854775807 FROM unnest('{f,g,h}'::text[]) AS feature",
+        )
+        .execute(&pool)
+        .await
+        .unwrap();
+        let windows = hours("2026-06-15T00:00:00Z", 1);
+        let exact = exact_sums(&pool, "acme", None, &windows, LIMIT).await.unwrap();
+        assert_eq!(exact, [3 * i128::from(i64::MAX)]);
+        assert_eq!(sums(&pool, "acme", None, &windows, LIMIT).await.unwrap(), [i64::MAX]);
     }
 }

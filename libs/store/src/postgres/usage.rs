@@ -32,7 +32,7 @@ pub struct FeatureRow {
     pub total_tokens: i64,
 }
 
-/// Rows of both, seen at one instant: the features add up to the total.
+/// Rows of both, seen at one instant: in periods that are not over, the features add up to the total.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageRows {
     /// When, by PostgreSQL's clock: what is committed later may have been written since.
@@ -43,13 +43,15 @@ pub struct UsageRows {
     pub features: Vec<FeatureRow>,
 }
 
-/// The rows of periods that end after `now`, written since `since` by PostgreSQL's clock, or all of them.
+/// The rows that were written since `since` by PostgreSQL's clock, or all of them: totals of periods that end after
+/// `ended`, and shares of those that end after `now`.
 ///
 /// # Errors
 ///
 /// [`StoreError::Postgres`]; the same call may be made again.
 pub async fn changed(
     pool: &PgPool,
+    ended: Timestamp,
     now: Timestamp,
     since: Option<Timestamp>,
 ) -> Result<UsageRows, StoreError> {
@@ -69,7 +71,7 @@ pub async fn changed(
                   last_minute AS "last_minute: jiff_sqlx::Timestamp"
            FROM usage_periods
            WHERE period_end > $1::timestamptz AND updated_at > $2::timestamptz"#,
-        now as jiff_sqlx::Timestamp,
+        ended.to_sqlx() as jiff_sqlx::Timestamp,
         since as jiff_sqlx::Timestamp,
     )
     .map(|row| PeriodRow {
@@ -108,6 +110,9 @@ pub async fn changed(
     Ok(UsageRows { read_at: read_at.to_jiff(), periods, features })
 }
 
+/// How a reading of one tenant's periods begins: of one picture, and ended before the request that waits for it.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = '4s'";
+
 /// A period of one tenant, with everything that is kept of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Period {
@@ -136,7 +141,7 @@ pub async fn periods(
     limit: u16,
 ) -> Result<Vec<Period>, StoreError> {
     let failed = StoreError::postgres("read a tenant's periods");
-    let mut tx = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(&failed)?;
+    let mut tx = pool.begin_with(BEGIN).await.map_err(&failed)?;
     let mut periods = sqlx::query!(
         r#"SELECT period_start AS "start: jiff_sqlx::Timestamp",
                   period_end AS "end: jiff_sqlx::Timestamp",

@@ -1,0 +1,200 @@
+//! A whole api, with both of its ports, while Valkey is away.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use flagmeter_api::config::Config;
+use flagmeter_runtime::env::Env;
+use flagmeter_store::{PgPool, testing};
+use serde_json::Value;
+use sqlx::ConnectOptions as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::EVENT;
+use crate::door::{Door, Doorway, free_address};
+use crate::server::until;
+
+/// How long an answer from memory may take on a busy machine.
+const AT_ONCE: Duration = Duration::from_millis(500);
+
+/// An answer, as it came over the wire.
+struct Reply {
+    status: u16,
+    head: String,
+    body: String,
+    took: Duration,
+}
+
+impl Reply {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+
+    /// It says that the event may not be counted, and when to come again.
+    fn says_come_again(&self) {
+        assert_eq!((self.status, &self.json()["code"]), (503, &"queue_unavailable".into()), "{}", self.body);
+        assert!(self.head.contains("\r\nretry-after: 1\r\n"), "{}", self.head);
+    }
+}
+
+/// The addresses of an api.
+struct Api {
+    http: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Api {
+    /// Runs an api while `script` goes on.
+    async fn run(pool: &PgPool, valkey: &str, script: impl AsyncFnOnce(Self)) {
+        let api = Self { http: free_address().await, admin: free_address().await };
+        let database = pool.connect_options().to_url_lossy();
+        let config = Config::read(Env::of([
+            ("DATABASE_URL", database.as_str()),
+            ("VALKEY_URL", valkey),
+            ("FLAGMETER_AUTH", "disabled"),
+            ("FLAGMETER_LISTEN", &api.http.to_string()),
+            ("FLAGMETER_ADMIN_LISTEN", &api.admin.to_string()),
+        ]));
+        let running = flagmeter_api::run(config.unwrap(), CancellationToken::new());
+        tokio::select! {
+            outcome = Box::pin(running) => panic!("the api ended: {outcome:?}"),
+            () = script(api) => {}
+        }
+    }
+
+    /// A request over a connection of its own, which must not be refused.
+    async fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> Reply {
+        let start = Instant::now();
+        let mut connection = TcpStream::connect(address).await.unwrap();
+        let length = body.len();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: api\r\nconnection: close\r\n\
+             content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+        );
+        connection.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Reply { status, head: format!("{head}\r\n"), body: body.to_owned(), took: start.elapsed() }
+    }
+
+    async fn post(&self) -> Reply {
+        Self::ask(self.http, "POST", "/events", EVENT).await
+    }
+
+    async fn usage(&self) -> Reply {
+        Self::ask(self.http, "GET", "/usage/acme", "").await
+    }
+
+    async fn readyz(&self) -> Reply {
+        Self::ask(self.admin, "GET", "/readyz", "").await
+    }
+
+    /// Whether the api says that `store` answers it.
+    async fn is_up(&self, store: &str) -> bool {
+        let metrics = Self::ask(self.admin, "GET", "/metrics", "").await.body;
+        let name = format!("flagmeter_api_store_up{{store=\"{store}\"}} ");
+        metrics.lines().find_map(|line| line.strip_prefix(&name)).unwrap() == "1"
+    }
+
+    async fn is_ready(&self) {
+        // Its ports open within a moment.
+        until("the ports are open", async || {
+            let open =
+                TcpStream::connect(self.admin).await.is_ok() && TcpStream::connect(self.http).await.is_ok();
+            open.then_some(())
+        })
+        .await;
+        until("the api is ready", async || (self.readyz().await.status == 200).then_some(())).await;
+    }
+
+    /// Usage is answered at once, and of now; the api stays ready, and says what is away.
+    async fn reads_on(&self, away: &str) {
+        let before = self.usage().await;
+        assert_eq!(before.status, 200, "{}", before.body);
+        let as_of = before.json()["asOf"].clone();
+        until("the usage is newer", async || {
+            let (usage, ready) = (self.usage().await, self.readyz().await);
+            assert_eq!((usage.status, ready.status), (200, 200), "{} {}", usage.body, ready.body);
+            assert!(usage.took < AT_ONCE, "{:?}", usage.took);
+            (usage.json()["asOf"] != as_of && ready.body.contains(away)).then_some(())
+        })
+        .await;
+    }
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn while_valkey_is_away_the_api_is_ready_answers_usage_and_tells_senders_to_come_again(pool: PgPool) {
+    testing::add_tenant(&pool, "acme").await;
+    let valkey = Doorway::new(Door::Open).await;
+    Api::run(&pool, &valkey.url, async |api: Api| {
+        api.is_ready().await;
+        assert_eq!(api.post().await.status, 202);
+        for door in [Door::Shut, Door::Silent] {
+            valkey.set(door);
+            // The first that come wait for Valkey to come back, but not for long; all others are answered at once.
+            let first = api.post().await;
+            first.says_come_again();
+            assert!(first.took < Duration::from_secs(8), "{door:?}: {:?}", first.took);
+            api.reads_on("[!] queue: ").await;
+            for _ in 0..20 {
+                let next = api.post().await;
+                next.says_come_again();
+                assert!(next.took < AT_ONCE, "{door:?}: {:?}", next.took);
+            }
+            assert!(!api.is_up("valkey").await && api.is_up("postgresql").await);
+            valkey.set(Door::Open);
+            let back = Instant::now();
+            until("events are taken again", async || (api.post().await.status == 202).then_some(())).await;
+            assert!(back.elapsed() < Duration::from_millis(1_500), "{door:?}: {:?}", back.elapsed());
+            until("the api says so", async || {
+                (api.readyz().await.body.contains("[+] queue\n") && api.is_up("valkey").await).then_some(())
+            })
+            .await;
+        }
+    })
+    .await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_valkey_that_is_only_restarted_turns_no_event_away(pool: PgPool) {
+    testing::add_tenant(&pool, "acme").await;
+    let valkey = Doorway::new(Door::Open).await;
+    Api::run(&pool, &valkey.url, async |api: Api| {
+        api.is_ready().await;
+        valkey.set(Door::Shut);
+        let restarted = async {
+            until("the api sees it", async || (!api.is_up("valkey").await).then_some(())).await;
+            valkey.set(Door::Open);
+        };
+        let (during, ()) = tokio::join!(api.post(), restarted);
+        assert_eq!(during.status, 202, "{}", during.body);
+        assert_eq!(api.post().await.status, 202);
+    })
+    .await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn an_api_that_never_reached_valkey_does_not_take_the_place_of_one_that_did(pool: PgPool) {
+    testing::add_tenant(&pool, "acme").await;
+    let valkey = Doorway::new(Door::Shut).await;
+    Api::run(&pool, &valkey.url, async |api: Api| {
+        until("the api knows its tenants", async || {
+            TcpStream::connect(api.admin).await.ok()?;
+            let ready = api.readyz().await;
+            assert_eq!(ready.status, 503, "{}", ready.body);
+            (ready.body.contains("[+] tenants") && ready.body.contains("[-] queue: ")).then_some(())
+        })
+        .await;
+        // Who asks it all the same is answered.
+        until("the usage is known", async || (api.usage().await.status == 200).then_some(())).await;
+        api.post().await.says_come_again();
+        valkey.set(Door::Open);
+        api.is_ready().await;
+        assert_eq!(api.post().await.status, 202);
+    })
+    .await;
+}
