@@ -103,10 +103,18 @@ impl StoreError {
         }
     }
 
-    /// Whether PostgreSQL answered that the data are wrong (SQLSTATE class 22 or 23), or they add up to too much. That
-    /// is never an outage, and no reason to wait.
+    /// Whether PostgreSQL answered that the data are wrong (SQLSTATE class 22 or 23), or they add up to too much, or a
+    /// row holds what cannot be read. That is never an outage, and no reason to wait.
     #[must_use]
     pub fn is_of_the_data(&self) -> bool {
+        let is_unreadable = matches!(
+            self,
+            Self::Postgres { source: sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. }, .. }
+        );
+        is_unreadable || self.is_refused_for_the_data()
+    }
+
+    fn is_refused_for_the_data(&self) -> bool {
         match self {
             Self::Overflow(_) | Self::PeriodFull => true,
             Self::Postgres { source: sqlx::Error::Database(error), .. } => {
@@ -121,7 +129,7 @@ impl StoreError {
     /// Everything else may pass, and is tried again; so may a key that is there already, since then another
     /// transaction has added it meanwhile.
     pub(crate) fn is_in_the_data(&self) -> bool {
-        self.is_of_the_data() && !self.is_missing_partition() && !self.is_duplicate_key()
+        self.is_refused_for_the_data() && !self.is_missing_partition() && !self.is_duplicate_key()
     }
 
     /// Whether a sum is larger than its place: what a billing period may hold, or a bigint (SQLSTATE 22003).
@@ -187,6 +195,9 @@ mod tests {
             assert!(!error.is_of_the_data(), "{statement}: {error:?}");
             assert_eq!(error.is_unreachable(), statement.contains("57P03"), "{statement}: {error:?}");
         }
+        let unreadable = sqlx::query_scalar::<_, jiff_sqlx::Timestamp>("SELECT 'infinity'::timestamptz");
+        let error = StoreError::postgres("try")(unreadable.fetch_one(&pool).await.unwrap_err());
+        assert!(error.is_of_the_data() && !error.is_in_the_data(), "{error:?}");
         assert!(StoreError::Silent.is_unreachable() && !StoreError::Silent.is_of_the_data());
     }
 }
