@@ -34,7 +34,26 @@ pub struct Metrics {
     queue_events: IntGauge,
     queue_closed: IntGauge,
     live_streams: IntGauge,
+    connections: IntGauge,
+    connections_rejected: IntCounter,
+    connections_closed: IntCounter,
     snapshot_failures: IntCounter,
+}
+
+/// Something that is counted until it ends.
+pub(crate) struct Counted(IntGauge);
+
+impl Counted {
+    fn one(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// Seconds: from the fast path's fraction of a millisecond to the time limit.
@@ -126,6 +145,15 @@ impl Metrics {
                 "1 while no events are taken in because the queue is full.",
             )?,
             live_streams: gauge("flagmeter_api_live_streams", "Pages that are kept live.")?,
+            connections: gauge("flagmeter_api_connections", "Connections to the API's port.")?,
+            connections_rejected: counter(
+                "flagmeter_api_connections_rejected_total",
+                "Connections closed at once because their peer had as many as FLAGMETER_MAX_CONNECTIONS_PER_PEER.",
+            )?,
+            connections_closed: counter(
+                "flagmeter_api_connections_closed_total",
+                "Idle connections closed to make room for a new one because all places were taken.",
+            )?,
             snapshot_failures: counter(
                 "flagmeter_api_snapshot_failures_total",
                 "Times that tenants or usage could not be read from PostgreSQL.",
@@ -188,8 +216,20 @@ impl Metrics {
         self.queue_closed.set(closed.into());
     }
 
-    pub(crate) fn live_streams(&self) -> &IntGauge {
-        &self.live_streams
+    pub(crate) fn live_stream(&self) -> Counted {
+        Counted::one(&self.live_streams)
+    }
+
+    pub(crate) fn connection(&self) -> Counted {
+        Counted::one(&self.connections)
+    }
+
+    pub(crate) fn connection_rejected(&self) {
+        self.connections_rejected.inc();
+    }
+
+    pub(crate) fn connection_closed(&self) {
+        self.connections_closed.inc();
     }
 
     pub(crate) fn snapshot_failed(&self) {

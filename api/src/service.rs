@@ -67,6 +67,7 @@ impl Service {
             },
             Err(turned) => self.turned(turned).into_response(),
         };
+        response = self.state.budget.charge(response);
         self.state.metrics.answered(route, response.status(), start.elapsed());
         if let Some(Refused(code)) = response.extensions().get() {
             self.state.metrics.refused(*code);
