@@ -7,6 +7,7 @@ use axum::BoxError;
 use axum::body::{Bytes, HttpBody};
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_LENGTH;
+use flagmeter_core::event::TenantName;
 use http_body_util::BodyExt as _;
 use tokio::time::Instant;
 
@@ -44,7 +45,7 @@ impl Bodies {
         Self { budget, max_bytes }
     }
 
-    /// Reads a request's body. One that is too large by its own word is not read at all.
+    /// Reads the body of a request with the key of `tenant`, or with another. One that is too large by its own word is not read at all.
     ///
     /// # Errors
     ///
@@ -52,6 +53,7 @@ impl Bodies {
     pub(crate) async fn read(
         &self,
         headers: &HeaderMap,
+        tenant: Option<&TenantName>,
         body: impl HttpBody<Data = Bytes, Error: Into<BoxError>>,
     ) -> Result<Body, ApiError> {
         match announced(headers) {
@@ -60,20 +62,26 @@ impl Bodies {
             Some(bytes) if bytes <= SMALL_BYTES => small(body, bytes).await,
             // A client that does not say how much it sends may send as much as it may.
             // Boxed, so that reading a small one is as small.
-            bytes => Box::pin(self.large(body, bytes.unwrap_or(self.max_bytes))).await,
+            bytes => Box::pin(self.large(body, bytes.unwrap_or(self.max_bytes), tenant)).await,
         }
     }
 
     /// Reads a body of at most `most` bytes. Its part of the budget, and the memory, grow as it arrives, so that what a
     /// client only says that it will send keeps nobody out.
-    async fn large(&self, body: impl HttpBody<Data = Bytes>, most: usize) -> Result<Body, ApiError> {
+    async fn large(
+        &self,
+        body: impl HttpBody<Data = Bytes>,
+        most: usize,
+        tenant: Option<&TenantName>,
+    ) -> Result<Body, ApiError> {
         let mut body = pin!(body);
         let mut bytes = Vec::new();
         let mut part: Option<Part> = None;
         let end = Instant::now() + TIME_LIMIT;
         loop {
             let deadline = part.as_ref().map_or(end, |part| part.deadline(bytes.len()).min(end));
-            let next = tokio::time::timeout_at(deadline, data(body.as_mut())).await.map_err(|_| too_slow())?;
+            let next =
+                tokio::time::timeout_at(deadline, data(body.as_mut())).await.map_err(|_| too_slow())?;
             let Some(data) = next? else { break };
             let needed = bytes.len() + data.len();
             if needed > most {
@@ -81,7 +89,7 @@ impl Bodies {
             }
             if needed > bytes.capacity() {
                 let capacity = needed.max(bytes.capacity() * 2).min(most);
-                part = Some(self.enough(part, capacity)?);
+                part = Some(self.enough(part, capacity, tenant)?);
                 bytes.reserve_exact(capacity - bytes.len());
             }
             bytes.extend_from_slice(&data);
@@ -90,9 +98,14 @@ impl Bodies {
     }
 
     /// A part that is large enough for so many bytes.
-    fn enough(&self, part: Option<Part>, bytes: usize) -> Result<Part, ApiError> {
+    fn enough(
+        &self,
+        part: Option<Part>,
+        bytes: usize,
+        tenant: Option<&TenantName>,
+    ) -> Result<Part, ApiError> {
         let Some(mut part) = part else {
-            let held = self.budget.take(bytes).ok_or(ApiError::Overloaded)?;
+            let held = self.budget.take(bytes, tenant).ok_or(ApiError::Overloaded)?;
             return Ok(Part { since: Instant::now(), held });
         };
         if part.held.grow(bytes, &self.budget) { Ok(part) } else { Err(ApiError::Overloaded) }
@@ -189,35 +202,38 @@ mod tests {
         let mut reading: Vec<_> = (0..300)
             .map(|place| {
                 let headers = if place % 2 == 0 { &large } else { &unknown };
-                Box::pin(bodies.read(headers, stalled(SMALL_BYTES)))
+                Box::pin(bodies.read(headers, None, stalled(SMALL_BYTES)))
             })
             .collect();
         for one in &mut reading {
             assert!(futures::poll!(one).is_pending());
         }
         let whole = axum::body::Body::from(vec![b' '; MAX_BYTES]);
-        assert_eq!(bodies.read(&large, whole).await.unwrap().bytes.len(), MAX_BYTES);
+        assert_eq!(bodies.read(&large, None, whole).await.unwrap().bytes.len(), MAX_BYTES);
     }
 
     #[tokio::test]
     async fn what_does_not_fit_into_the_budget_is_told_to_come_again() {
         let bodies = Bodies::new(MAX_BYTES, Budget::default());
         let headers = HeaderMap::new();
-        let mut reading: Vec<_> =
-            (0..BUDGET_BYTES / MAX_BYTES).map(|_| Box::pin(bodies.read(&headers, stalled(MAX_BYTES)))).collect();
+        let mut reading: Vec<_> = (0..BUDGET_BYTES / MAX_BYTES)
+            .map(|_| Box::pin(bodies.read(&headers, None, stalled(MAX_BYTES))))
+            .collect();
         for one in &mut reading {
             assert!(futures::poll!(one).is_pending());
         }
-        let refused = bodies.read(&headers, stalled(SMALL_BYTES + 1)).await;
+        let refused = bodies.read(&headers, None, stalled(SMALL_BYTES + 1)).await;
         assert!(matches!(refused, Err(ApiError::Overloaded)));
         reading.pop();
-        assert!(futures::poll!(pin!(bodies.read(&headers, stalled(SMALL_BYTES + 1)))).is_pending());
+        assert!(futures::poll!(pin!(bodies.read(&headers, None, stalled(SMALL_BYTES + 1)))).is_pending());
     }
 
     #[tokio::test]
     async fn a_body_that_takes_of_the_budget_and_stalls_gives_it_back() {
         let start = Instant::now();
-        let read = Bodies::new(MAX_BYTES, Budget::default()).read(&HeaderMap::new(), stalled(SMALL_BYTES + 1)).await;
+        let read = Bodies::new(MAX_BYTES, Budget::default())
+            .read(&HeaderMap::new(), None, stalled(SMALL_BYTES + 1))
+            .await;
         assert!(matches!(read, Err(ApiError::RequestTimeout)));
         assert!(start.elapsed() >= GRACE && start.elapsed() < TIME_LIMIT, "{:?}", start.elapsed());
     }
@@ -230,7 +246,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_LENGTH, 100.into());
         let bodies = Bodies::new(MAX_BYTES, Budget::default());
-        let body = bodies.read(&headers, axum::body::Body::from_stream(later)).await.unwrap();
+        let body = bodies.read(&headers, None, axum::body::Body::from_stream(later)).await.unwrap();
         assert_eq!(body.bytes, vec![b'x'; 100]);
         assert!(buffer.is_unique(), "what was read is held");
     }

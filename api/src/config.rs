@@ -159,7 +159,8 @@ mod tests {
     fn a_peer_has_a_quarter_of_the_connections_unless_the_settings_say_otherwise() {
         let [database, valkey] = STORES;
         let read = |limit, proxies| {
-            let settings = [("FLAGMETER_MAX_CONNECTIONS_PER_PEER", limit), ("FLAGMETER_TRUSTED_PROXIES", proxies)];
+            let settings =
+                [("FLAGMETER_MAX_CONNECTIONS_PER_PEER", limit), ("FLAGMETER_TRUSTED_PROXIES", proxies)];
             let [limit, proxies] = settings;
             Config::read(Env::of([database, valkey, ("FLAGMETER_AUTH", "disabled"), limit, proxies]))
         };
@@ -167,9 +168,10 @@ mod tests {
         let proxies: TrustedProxies = "10.42.0.0/16".parse().unwrap();
         assert_eq!(read("0", "10.42.0.0/16").unwrap().peers, Peers::new(0, proxies));
         let fault = read("many", "proxy").unwrap_err().to_string();
-        for expected in
-            ["FLAGMETER_MAX_CONNECTIONS_PER_PEER is not valid", "FLAGMETER_TRUSTED_PROXIES is not valid: it is a list"]
-        {
+        for expected in [
+            "FLAGMETER_MAX_CONNECTIONS_PER_PEER is not valid",
+            "FLAGMETER_TRUSTED_PROXIES is not valid: it is a list",
+        ] {
             assert!(fault.contains(expected), "{fault}");
         }
     }

@@ -22,7 +22,6 @@ use hyper::service::service_fn;
 use hyper_util::server::graceful::GracefulShutdown;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
 
 use self::alarm::Alarm;
 pub use self::peers::{Peers, TrustedProxies};
@@ -103,7 +102,7 @@ pub(crate) async fn serve<Answer>(
         tracing::warn!(%error, "the kernel keeps its own limits of the connections' buffers");
     }
     let places = Places::new(limits.connections, limits.peers);
-    let (connections, mut tasks) = (GracefulShutdown::new(), JoinSet::new());
+    let connections = GracefulShutdown::new();
     let mut drained = pin!(drained);
     loop {
         let (stream, place) = tokio::select! {
@@ -131,24 +130,23 @@ pub(crate) async fn serve<Answer>(
         http.timer(Alarm::new(limits.first_head));
         let connection = http.serve_connection(Stream::new(stream, place.clone()), service);
         let connection = connections.watch(connection);
-        // Of those that ended nothing is kept.
-        while tasks.try_join_next().is_some() {}
         let counted = metrics.connection();
         let taken = place.clone();
-        let task = tasks.spawn(async move {
+        // Nobody keeps its handle: of a connection that has ended nothing stays.
+        let task = tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection ended badly");
             }
             drop((taken, counted));
         });
-        place.is_served_by(task);
+        place.is_served_by(task.abort_handle());
     }
     drop(listener);
     if tokio::time::timeout(limits.finish, connections.shutdown()).await.is_err() {
         tracing::warn!("some requests were cut off: they took too long to finish");
     }
     // Whoever waits for what connections hold would wait for those, too.
-    tasks.shutdown().await;
+    places.clear().await;
 }
 
 /// The next connection, and its place.
@@ -162,14 +160,12 @@ async fn accept(listener: &TcpListener, places: &Arc<Places>, metrics: &Metrics)
                 continue;
             }
         };
-        match places.admit(peer.ip()) {
-            Some(admission) => return (stream, place(admission, places, metrics).await),
-            None => {
-                metrics.connection_rejected();
-                // Nobody waits until it is taken: the buffer of a new connection has room for it.
-                let _ = SockRef::from(&stream).send(&too_many());
-            }
+        if let Some(admission) = places.admit(peer.ip()) {
+            return (stream, place(admission, places, metrics).await);
         }
+        metrics.connection_rejected();
+        // Nobody waits until it is taken: the buffer of a new connection has room for it.
+        let _ = SockRef::from(&stream).send(&too_many());
     }
 }
 
@@ -414,7 +410,7 @@ mod tests {
             assert!(refused.contains(part), "{refused}");
         }
         let (head, body) = refused.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("content-length: {}\r\n", body.len()).trim_end()), "{refused}");
+        assert!(head.contains(&format!("content-length: {}", body.len())), "{refused}");
         let other = TcpSocket::new_v4().unwrap();
         other.bind("127.0.0.2:0".parse().unwrap()).unwrap();
         let mut other = other.connect(address).await.unwrap();

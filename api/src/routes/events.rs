@@ -90,7 +90,7 @@ where
     let now = state.clock.now();
     let (Parts { mut headers, .. }, body) = request.into_parts();
     let form = form::of(&headers)?;
-    let body = state.bodies.read(&headers, body).await?;
+    let body = state.bodies.read(&headers, caller.tenant(), body).await?;
     let arrival = state.ids.arrival(now).ok_or(ApiError::QueueUnavailable(NotQueued::Full))?;
     let read = form.decode(&body.bytes, arrival, state.limits.events).map_err(ApiError::Unreadable)?;
     // The events are all that is needed of it from here on.
@@ -169,7 +169,9 @@ fn sort<'a>(
         let mut event = match event {
             Ok(event) => event,
             Err(faults) => {
-                faults.into_iter().for_each(|fault| errors.push(invalid(index, fault)));
+                for fault in faults {
+                    errors.push(invalid(index, fault));
+                }
                 continue;
             }
         };

@@ -18,7 +18,8 @@ impl FromStr for TrustedProxies {
     /// Addresses and networks, such as `10.42.0.7, 10.42.0.0/16, fd00::/8`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-        let network = |part: &str| part.parse().or_else(|_| part.parse().map(|address: IpAddr| address.into()));
+        let network =
+            |part: &str| part.parse().or_else(|_| part.parse().map(|address: IpAddr| address.into()));
         parts
             .map(network)
             .collect::<Result<_, _>>()

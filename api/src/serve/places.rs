@@ -26,6 +26,7 @@ const CLOSED: u64 = u64::MAX;
 
 /// All places.
 pub(super) struct Places {
+    count: usize,
     free: Arc<Semaphore>,
     wide: Arc<Semaphore>,
     peers: Peers,
@@ -77,6 +78,7 @@ pub(super) struct Serving(Place);
 impl Places {
     pub(super) fn new(count: usize, peers: Peers) -> Arc<Self> {
         Arc::new(Self {
+            count,
             free: Arc::new(Semaphore::new(count)),
             wide: Arc::new(Semaphore::new(WIDE)),
             peers,
@@ -148,6 +150,16 @@ impl Places {
                 return true;
             }
         }
+    }
+
+    /// Closes all connections, and waits until they are.
+    pub(super) async fn clear(&self) {
+        for state in self.taken().places.values() {
+            state.close();
+        }
+        let all = u32::try_from(self.count).unwrap_or(u32::MAX);
+        // Nothing closes the semaphore.
+        let _ = self.free.acquire_many(all).await;
     }
 
     fn close_longest_stuck(&self) {

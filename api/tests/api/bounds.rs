@@ -17,9 +17,11 @@ async fn of_many_wrong_events_the_first_twenty_errors_are_answered_and_how_many_
     let server = Server::start(pool, &["acme"]).await;
     let wrong_tenant = json!({ "tenant": "x".repeat(63), "feature": "f", "tokens": 1 }).to_string();
     let wrong_tokens = json!({ "tenant": "acme", "feature": "f", "tokens": 0 }).to_string();
-    for (event, errors_each, code) in
-        [("{}", 3, "invalid_event"), (&*wrong_tenant, 1, "unknown_tenant"), (&*wrong_tokens, 1, "invalid_event")]
-    {
+    for (event, errors_each, code) in [
+        ("{}", 3, "invalid_event"),
+        (&*wrong_tenant, 1, "unknown_tenant"),
+        (&*wrong_tokens, 1, "invalid_event"),
+    ] {
         let list = format!("[{}]", vec![event; 1_000].join(","));
         let answer = server.post(&list).await;
         assert_eq!((answer.status.as_u16(), &answer.json["code"]), (422, &json!(code)), "{}", answer.body);
@@ -91,7 +93,10 @@ async fn a_query_of_more_than_32_parameters_is_refused_at_once_and_in_few_words(
         assert_eq!(many.json["detail"], "the query must have at most 32 parameters");
         assert!(many.body.len() < 500, "{}", many.body);
         let some = server.get(&names(32)).await;
-        assert_eq!((some.json["errors"].as_array().unwrap().len(), &some.json["moreErrors"]), (20, &json!(12)));
+        assert_eq!(
+            (some.json["errors"].as_array().unwrap().len(), &some.json["moreErrors"]),
+            (20, &json!(12))
+        );
         assert!(some.body.len() <= REFUSAL_BYTES, "{} bytes", some.body.len());
     }
 }

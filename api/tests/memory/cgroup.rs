@@ -47,10 +47,11 @@ impl Memory {
         shell.args(["-c", &format!("{join}ulimit -n 8192; exec \"$0\"")]).arg(command.get_program());
         shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?)))).process_group(0);
         let child = shell.spawn().unwrap();
-        let source = group
-            .unwrap_or_else(|| Source::Process { pid: child.id(), sockets_before: all_sockets() });
+        let source =
+            group.unwrap_or_else(|| Source::Process { pid: child.id(), sockets_before: all_sockets() });
         println!("measured by {}", source.name());
-        let (source, peak, done) = (Arc::new(source), Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (source, peak, done) =
+            (Arc::new(source), Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let sampler = std::thread::spawn({
             let (source, peak, done) = (Arc::clone(&source), Arc::clone(&peak), Arc::clone(&done));
             move || {
@@ -115,7 +116,9 @@ impl Source {
         match self {
             Self::Two(_) => "a control group of version 2",
             Self::One(_) => "a control group of version 1",
-            Self::Process { .. } => "the process's own pages and the sockets' buffers: no control group can be made",
+            Self::Process { .. } => {
+                "the process's own pages and the sockets' buffers: no control group can be made"
+            }
         }
     }
 

@@ -99,7 +99,8 @@ async fn unread_on_all_places(api: &Api, requests: &str) {
     for _ in 0..ROUNDS {
         let connections = attack::held(api.address, ALL_PLACES, requests).await;
         let answered = connections.iter().map(Connection::is_answered);
-        let answered = futures::future::join_all(answered).await.into_iter().filter(|answered| *answered).count();
+        let answered =
+            futures::future::join_all(answered).await.into_iter().filter(|answered| *answered).count();
         println!("{answered} of {} were answered", connections.len());
         others_are_answered(api).await;
         drop(connections);
@@ -118,7 +119,9 @@ async fn unfinished_on_all_places(api: &Api, beginning: &str) {
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
-async fn wrong_events_on_all_connections_whose_answers_nobody_reads_leave_the_api_within_its_memory(pool: PgPool) {
+async fn wrong_events_on_all_connections_whose_answers_nobody_reads_leave_the_api_within_its_memory(
+    pool: PgPool,
+) {
     let _alone = api::alone().await;
     let api = Api::start(&pool, LIMIT_BYTES).await;
     let list = format!("[{}]", vec!["{}"; 200].join(","));
@@ -144,7 +147,8 @@ async fn heads_that_stall_on_all_connections_leave_the_api_within_its_memory(poo
 async fn large_answers_on_all_connections_that_nobody_reads_leave_the_api_within_its_memory(pool: PgPool) {
     let _alone = api::alone().await;
     testing::add_tenant(&pool, "acme").await;
-    let features: Vec<_> = (0..1_000).map(|number| attack::event(&format!("feature-number-{number}"))).collect();
+    let features: Vec<_> =
+        (0..1_000).map(|number| attack::event(&format!("feature-number-{number}"))).collect();
     Counter::new(pool.clone()).apply(&[attack::entry(features)]).await.unwrap();
     let api = Api::start(&pool, LIMIT_BYTES).await;
     let large = async || {

@@ -212,7 +212,8 @@ fn is_zero(number: &usize) -> bool {
 impl Errors {
     /// Adds one. Those of one event come one after the other.
     pub fn push(&mut self, problem: EventProblem) {
-        self.code = if self.is_empty() { Some(problem.code) } else { self.code.filter(|code| *code == problem.code) };
+        self.code =
+            if self.is_empty() { Some(problem.code) } else { self.code.filter(|code| *code == problem.code) };
         if problem.index.is_some() && problem.index != self.last {
             self.events += 1;
             self.last = problem.index;
