@@ -105,7 +105,8 @@ impl Caller {
         }
     }
 
-    fn tenant(&self) -> Option<&TenantName> {
+    /// The tenant whose key it is.
+    pub(crate) fn tenant(&self) -> Option<&TenantName> {
         match self {
             Self::Anyone | Self::Admin => None,
             Self::Tenant(key) => Some(&key.tenant),

@@ -1,59 +1,51 @@
-//! Reads bodies, within a budget for all of them together.
+//! Reads bodies, within the [budget](crate::budget) for all of them together.
 
-use std::pin::pin;
-use std::sync::Arc;
-use std::task::Poll;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use axum::BoxError;
 use axum::body::{Bytes, HttpBody};
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_LENGTH;
-use http_body_util::{BodyExt as _, Limited};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use flagmeter_core::event::TenantName;
+use http_body_util::BodyExt as _;
 use tokio::time::Instant;
 
+use crate::budget::{Budget, Held};
 use crate::error::ApiError;
 
 /// How long a body may take to arrive.
 const TIME_LIMIT: Duration = Duration::from_secs(15);
 
-/// Up to this size a body takes no share of the budget: as many as there may be connections fit into 64 MiB.
-const SMALL_BYTES: usize = 16 << 10;
-
-/// What larger bodies may take together, in shares: 64 MiB.
-const BUDGET_SHARES: usize = (64 << 20) / SHARE_BYTES;
-
-/// A body takes its part of the budget as it arrives, so that what a client only says that it will send keeps nobody
-/// out.
-const SHARE_BYTES: usize = 64 << 10;
+/// Up to this size a body takes no part of the budget: as many as there may be connections fit into 16 MiB.
+const SMALL_BYTES: usize = 4 << 10;
 
 /// How fast a body must arrive that takes a part of the budget, in bytes a second. Whoever is slower for longer than
 /// [`GRACE`] gives it back.
 const PACE: usize = 16 << 10;
 const GRACE: Duration = Duration::from_secs(2);
 
-/// The budget.
+/// Reads bodies.
 #[derive(Debug)]
 pub struct Bodies {
-    shares: Arc<Semaphore>,
+    budget: Budget,
     max_bytes: usize,
 }
 
 /// A body, and its part of the budget, which it gives back with it.
 pub(crate) struct Body {
     pub(crate) bytes: Bytes,
-    _part: Option<OwnedSemaphorePermit>,
+    _part: Option<Held>,
 }
 
 impl Bodies {
-    /// A budget for bodies of at most so many bytes each.
+    /// Reads bodies of at most so many bytes each.
     #[must_use]
-    pub fn new(max_bytes: usize) -> Self {
-        Self { shares: Arc::new(Semaphore::new(BUDGET_SHARES)), max_bytes }
+    pub(crate) fn new(max_bytes: usize, budget: Budget) -> Self {
+        Self { budget, max_bytes }
     }
 
-    /// Reads a request's body. One that is too large by its own word is not read at all.
+    /// Reads the body of a request with the key of `tenant`, or with another. One that is too large by its own word is not read at all.
     ///
     /// # Errors
     ///
@@ -61,61 +53,69 @@ impl Bodies {
     pub(crate) async fn read(
         &self,
         headers: &HeaderMap,
+        tenant: Option<&TenantName>,
         body: impl HttpBody<Data = Bytes, Error: Into<BoxError>>,
     ) -> Result<Body, ApiError> {
         match announced(headers) {
             Some(bytes) if bytes > self.max_bytes => Err(ApiError::BodyTooLarge(self.max_bytes)),
             // The server reads no more than was announced.
-            Some(bytes) if bytes <= SMALL_BYTES => small(body).await,
+            Some(bytes) if bytes <= SMALL_BYTES => small(body, bytes).await,
             // A client that does not say how much it sends may send as much as it may.
             // Boxed, so that reading a small one is as small.
-            bytes => Box::pin(self.large(body, bytes.unwrap_or_default())).await,
+            bytes => Box::pin(self.large(body, bytes.unwrap_or(self.max_bytes), tenant)).await,
         }
     }
 
-    async fn large(&self, body: impl HttpBody<Data = Bytes>, announced: usize) -> Result<Body, ApiError> {
+    /// Reads a body of at most `most` bytes. Its part of the budget, and the memory, grow as it arrives, so that what a
+    /// client only says that it will send keeps nobody out.
+    async fn large(
+        &self,
+        body: impl HttpBody<Data = Bytes>,
+        most: usize,
+        tenant: Option<&TenantName>,
+    ) -> Result<Body, ApiError> {
         let mut body = pin!(body);
-        let mut bytes = Vec::with_capacity(announced);
+        let mut bytes = Vec::new();
         let mut part: Option<Part> = None;
         let end = Instant::now() + TIME_LIMIT;
         loop {
             let deadline = part.as_ref().map_or(end, |part| part.deadline(bytes.len()).min(end));
-            let frame = tokio::time::timeout_at(deadline, body.frame()).await.map_err(|_| too_slow())?;
-            let Some(frame) = frame.transpose().map_err(|_| too_slow())? else { break };
-            // Trailers say nothing of events.
-            let Ok(data) = frame.into_data() else { continue };
-            if bytes.len() + data.len() > self.max_bytes {
+            let next =
+                tokio::time::timeout_at(deadline, data(body.as_mut())).await.map_err(|_| too_slow())?;
+            let Some(data) = next? else { break };
+            let needed = bytes.len() + data.len();
+            if needed > most {
                 return Err(ApiError::BodyTooLarge(self.max_bytes));
             }
-            bytes.extend_from_slice(&data);
-            if bytes.len() > SMALL_BYTES {
-                part = Some(self.enough(part, bytes.len())?);
+            if needed > bytes.capacity() {
+                let capacity = needed.max(bytes.capacity() * 2).min(most);
+                part = Some(self.enough(part, capacity, tenant)?);
+                bytes.reserve_exact(capacity - bytes.len());
             }
+            bytes.extend_from_slice(&data);
         }
-        Ok(Body { bytes: bytes.into(), _part: part.map(|part| part.shares) })
+        Ok(Body { bytes: bytes.into(), _part: part.map(|part| part.held) })
     }
 
-    /// A part that is large enough for so many bytes. There is no waiting for more: all who have some might wait for
-    /// each other.
-    fn enough(&self, part: Option<Part>, bytes: usize) -> Result<Part, ApiError> {
-        let take = |shares: usize| {
-            let shares = u32::try_from(shares).map_err(|_| ApiError::Overloaded)?;
-            Arc::clone(&self.shares).try_acquire_many_owned(shares).map_err(|_| ApiError::Overloaded)
+    /// A part that is large enough for so many bytes.
+    fn enough(
+        &self,
+        part: Option<Part>,
+        bytes: usize,
+        tenant: Option<&TenantName>,
+    ) -> Result<Part, ApiError> {
+        let Some(mut part) = part else {
+            let held = self.budget.take(bytes, tenant).ok_or(ApiError::Overloaded)?;
+            return Ok(Part { since: Instant::now(), held });
         };
-        let needed = bytes.div_ceil(SHARE_BYTES);
-        let Some(mut part) = part else { return Ok(Part { since: Instant::now(), shares: take(needed)? }) };
-        let missing = needed - part.shares.num_permits();
-        if missing > 0 {
-            part.shares.merge(take(missing)?);
-        }
-        Ok(part)
+        if part.held.grow(bytes, &self.budget) { Ok(part) } else { Err(ApiError::Overloaded) }
     }
 }
 
-/// Shares of the budget, and since when there are some.
+/// A part of the budget, and since when it is held.
 struct Part {
     since: Instant,
-    shares: OwnedSemaphorePermit,
+    held: Held,
 }
 
 impl Part {
@@ -126,15 +126,44 @@ impl Part {
     }
 }
 
-async fn small(body: impl HttpBody<Data = Bytes, Error: Into<BoxError>>) -> Result<Body, ApiError> {
-    let mut reading = pin!(Limited::new(body, SMALL_BYTES).collect());
-    // It mostly comes together with its head: then no timer is needed.
-    let read = match futures::poll!(&mut reading) {
-        Poll::Ready(read) => Ok(read),
-        Poll::Pending => tokio::time::timeout(TIME_LIMIT, reading).await,
+/// Reads a body of so many bytes.
+async fn small(body: impl HttpBody<Data = Bytes>, announced: usize) -> Result<Body, ApiError> {
+    let mut body = pin!(body);
+    // It mostly comes together with its head: then it needs no timer, and no memory but the connection's.
+    let first = match futures::poll!(pin!(data(body.as_mut()))) {
+        std::task::Poll::Ready(first) => first?.unwrap_or_default(),
+        std::task::Poll::Pending => Bytes::new(),
     };
-    let body = read.ok().and_then(Result::ok).ok_or_else(too_slow)?;
-    Ok(Body { bytes: body.to_bytes(), _part: None })
+    if first.len() == announced {
+        return Ok(Body { bytes: first, _part: None });
+    }
+    // What is read holds all of the connection's buffer that it was read into, so that a body which comes byte by byte
+    // would hold thousands of them.
+    let mut bytes = Vec::with_capacity(announced);
+    bytes.extend_from_slice(&first);
+    drop(first);
+    let rest = async {
+        while let Some(data) = data(body.as_mut()).await? {
+            if bytes.len() + data.len() > announced {
+                return Err(ApiError::BodyTooLarge(announced));
+            }
+            bytes.extend_from_slice(&data);
+        }
+        Ok(())
+    };
+    tokio::time::timeout(TIME_LIMIT, rest).await.map_err(|_| too_slow())??;
+    Ok(Body { bytes: bytes.into(), _part: None })
+}
+
+/// The next bytes of a body; `None` at its end.
+async fn data(mut body: Pin<&mut impl HttpBody<Data = Bytes>>) -> Result<Option<Bytes>, ApiError> {
+    while let Some(frame) = body.frame().await {
+        // Trailers say nothing of events.
+        if let Ok(data) = frame.map_err(|_| too_slow())?.into_data() {
+            return Ok(Some(data));
+        }
+    }
+    Ok(None)
 }
 
 /// It did not arrive in time, or at all: then the client hung up, and nobody reads this answer.
@@ -154,6 +183,7 @@ mod tests {
     use futures::stream;
 
     use super::*;
+    use crate::budget::BUDGET_BYTES;
 
     const MAX_BYTES: usize = 1 << 20;
 
@@ -165,43 +195,59 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_client_only_says_that_it_sends_keeps_nobody_out() {
-        let bodies = Bodies::new(MAX_BYTES);
+        let bodies = Bodies::new(MAX_BYTES, Budget::default());
         let mut large = HeaderMap::new();
         large.insert(CONTENT_LENGTH, MAX_BYTES.into());
         let unknown = HeaderMap::new();
         let mut reading: Vec<_> = (0..300)
             .map(|place| {
                 let headers = if place % 2 == 0 { &large } else { &unknown };
-                Box::pin(bodies.read(headers, stalled(SMALL_BYTES)))
+                Box::pin(bodies.read(headers, None, stalled(SMALL_BYTES)))
             })
             .collect();
         for one in &mut reading {
             assert!(futures::poll!(one).is_pending());
         }
         let whole = axum::body::Body::from(vec![b' '; MAX_BYTES]);
-        assert_eq!(bodies.read(&large, whole).await.unwrap().bytes.len(), MAX_BYTES);
+        assert_eq!(bodies.read(&large, None, whole).await.unwrap().bytes.len(), MAX_BYTES);
     }
 
     #[tokio::test]
     async fn what_does_not_fit_into_the_budget_is_told_to_come_again() {
-        let bodies = Bodies::new(MAX_BYTES);
+        let bodies = Bodies::new(MAX_BYTES, Budget::default());
         let headers = HeaderMap::new();
-        let mut reading: Vec<_> =
-            (0..64).map(|_| Box::pin(bodies.read(&headers, stalled(MAX_BYTES)))).collect();
+        let mut reading: Vec<_> = (0..BUDGET_BYTES / MAX_BYTES)
+            .map(|_| Box::pin(bodies.read(&headers, None, stalled(MAX_BYTES))))
+            .collect();
         for one in &mut reading {
             assert!(futures::poll!(one).is_pending());
         }
-        let refused = bodies.read(&headers, stalled(SMALL_BYTES + 1)).await;
+        let refused = bodies.read(&headers, None, stalled(SMALL_BYTES + 1)).await;
         assert!(matches!(refused, Err(ApiError::Overloaded)));
         reading.pop();
-        assert!(futures::poll!(pin!(bodies.read(&headers, stalled(SMALL_BYTES + 1)))).is_pending());
+        assert!(futures::poll!(pin!(bodies.read(&headers, None, stalled(SMALL_BYTES + 1)))).is_pending());
     }
 
     #[tokio::test]
     async fn a_body_that_takes_of_the_budget_and_stalls_gives_it_back() {
         let start = Instant::now();
-        let read = Bodies::new(MAX_BYTES).read(&HeaderMap::new(), stalled(SMALL_BYTES + 1)).await;
+        let read = Bodies::new(MAX_BYTES, Budget::default())
+            .read(&HeaderMap::new(), None, stalled(SMALL_BYTES + 1))
+            .await;
         assert!(matches!(read, Err(ApiError::RequestTimeout)));
         assert!(start.elapsed() >= GRACE && start.elapsed() < TIME_LIMIT, "{:?}", start.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_small_body_that_comes_in_pieces_is_whole_and_holds_none_of_them() {
+        let buffer = Bytes::from(vec![b'x'; 8 << 10]);
+        let pieces: Vec<_> = (0..100).map(|place| Ok::<_, Infallible>(buffer.slice(place..=place))).collect();
+        let later = stream::iter([Ok(Bytes::new())]).chain(stream::iter(pieces));
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_LENGTH, 100.into());
+        let bodies = Bodies::new(MAX_BYTES, Budget::default());
+        let body = bodies.read(&headers, None, axum::body::Body::from_stream(later)).await.unwrap();
+        assert_eq!(body.bytes, vec![b'x'; 100]);
+        assert!(buffer.is_unique(), "what was read is held");
     }
 }

@@ -9,6 +9,7 @@ use flagmeter_runtime::telemetry::LogSettings;
 
 use crate::auth::{AdminToken, Mode, Policy};
 use crate::batcher::FLUSH_EVENTS;
+use crate::serve::{Peers, TrustedProxies};
 
 /// What the environment says. README.md has a row for each variable.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub struct Config {
     pub drain: Duration,
     /// What may be asked of it.
     pub limits: Limits,
+    /// `FLAGMETER_MAX_CONNECTIONS_PER_PEER` and `FLAGMETER_TRUSTED_PROXIES`: how many connections one peer may have.
+    pub peers: Peers,
     /// `FLAGMETER_LOG`, `FLAGMETER_LOG_FORMAT`.
     pub log: LogSettings,
 }
@@ -78,6 +81,8 @@ impl Config {
         let features = env.with_default("FLAGMETER_MAX_FEATURES", "1000");
         let queued_events = env.with_default("FLAGMETER_QUEUE_MAX_EVENTS", "5000000");
         let rollups_days = env.with_default("FLAGMETER_ROLLUPS_DAYS", "400");
+        let per_peer = env.with_default("FLAGMETER_MAX_CONNECTIONS_PER_PEER", "1024");
+        let trusted: Option<TrustedProxies> = env.with_default("FLAGMETER_TRUSTED_PROXIES", "");
         let log = LogSettings::read(&mut env);
         env.finish(|| {
             Some(Self {
@@ -95,6 +100,7 @@ impl Config {
                     rollups_days: rollups_days?,
                     answer: ANSWER_TIMEOUT,
                 },
+                peers: Peers::new(per_peer?, trusted?),
                 log: log?,
             })
         })
@@ -146,6 +152,27 @@ mod tests {
         ] {
             let fault = read(auth, token).unwrap_err().to_string();
             assert!(fault.contains(expected) && !fault.contains("s3cret"), "{fault}");
+        }
+    }
+
+    #[test]
+    fn a_peer_has_a_quarter_of_the_connections_unless_the_settings_say_otherwise() {
+        let [database, valkey] = STORES;
+        let read = |limit, proxies| {
+            let settings =
+                [("FLAGMETER_MAX_CONNECTIONS_PER_PEER", limit), ("FLAGMETER_TRUSTED_PROXIES", proxies)];
+            let [limit, proxies] = settings;
+            Config::read(Env::of([database, valkey, ("FLAGMETER_AUTH", "disabled"), limit, proxies]))
+        };
+        assert_eq!(read("", "").unwrap().peers, Peers::new(1_024, TrustedProxies::default()));
+        let proxies: TrustedProxies = "10.42.0.0/16".parse().unwrap();
+        assert_eq!(read("0", "10.42.0.0/16").unwrap().peers, Peers::new(0, proxies));
+        let fault = read("many", "proxy").unwrap_err().to_string();
+        for expected in [
+            "FLAGMETER_MAX_CONNECTIONS_PER_PEER is not valid",
+            "FLAGMETER_TRUSTED_PROXIES is not valid: it is a list",
+        ] {
+            assert!(fault.contains(expected), "{fault}");
         }
     }
 

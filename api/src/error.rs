@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::http::header::{ACCEPT_ENCODING, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::response::{IntoResponse, Response};
 use flagmeter_core::event::Refusal;
-use flagmeter_core::problem::{Code, EventProblem, Problem};
+use flagmeter_core::problem::{Code, Errors, EventProblem, Problem};
 
 use crate::auth::Challenge;
 use crate::batcher::NotQueued;
@@ -20,10 +20,10 @@ pub enum ApiError {
     Unreadable(Refusal),
     /// 422: some events are not valid, or of no tenant; 403: their tenant is suspended. Nothing was queued.
     #[error("{}", invalid_text(.0))]
-    Invalid(Vec<EventProblem>),
+    Invalid(Errors),
     /// 422: a query asks for something that is not there to be asked for.
     #[error("{}", invalid_text(.0))]
-    InvalidParameters(Vec<EventProblem>),
+    InvalidParameters(Errors),
     /// 400: a header that says nothing, or two things.
     #[error("{0}")]
     InvalidHeader(String),
@@ -89,6 +89,9 @@ pub enum ApiError {
         "too many large requests are being read; send it again after a second, or send fewer events at once"
     )]
     Overloaded,
+    /// 503: too many large answers at once.
+    #[error("too many large answers are being sent; ask again after a second, or for less at once")]
+    TooManyAnswers,
     /// 503: past usage is being read, for others or for the same tenant.
     #[error("too much past usage is being added up right now; ask again after a second")]
     TooManyReadings,
@@ -113,7 +116,7 @@ impl ApiError {
             Self::Unreadable(Refusal::NotJson(_)) => Code::InvalidJson,
             Self::Unreadable(Refusal::TooMany(_)) => Code::TooManyEvents,
             Self::Unreadable(Refusal::Empty) => Code::InvalidEvent,
-            Self::Invalid(problems) => common_code(problems),
+            Self::Invalid(errors) => common_code(errors),
             Self::InvalidParameters(_) => Code::InvalidParameter,
             Self::InvalidHeader(_) => Code::InvalidHeader,
             Self::MissingKey(_) => Code::MissingKey,
@@ -130,9 +133,11 @@ impl ApiError {
             Self::UnsupportedMediaType | Self::UnsupportedEncoding => Code::UnsupportedMediaType,
             Self::QueueUnavailable(_) => Code::QueueUnavailable,
             Self::QueueFull => Code::QueueFull,
-            Self::Overloaded | Self::TooManyReadings | Self::TooManyLookups | Self::ReadingTooLarge => {
-                Code::Overloaded
-            }
+            Self::Overloaded
+            | Self::TooManyAnswers
+            | Self::TooManyReadings
+            | Self::TooManyLookups
+            | Self::ReadingTooLarge => Code::Overloaded,
             Self::NotReady | Self::StoreUnavailable => Code::NotReady,
             Self::Internal => Code::Internal,
         }
@@ -140,8 +145,8 @@ impl ApiError {
 }
 
 /// The code that all problems share, or that of invalid events.
-fn common_code(problems: &[EventProblem]) -> Code {
-    let of_all = |code: &Code| problems.iter().all(|problem| problem.code == code.as_str());
+fn common_code(errors: &Errors) -> Code {
+    let of_all = |code: &Code| errors.common_code() == Some(code.as_str());
     [Code::WrongTenant, Code::UnknownTenant, Code::TenantSuspended, Code::TooManyFeatures]
         .into_iter()
         .find(of_all)
@@ -149,18 +154,16 @@ fn common_code(problems: &[EventProblem]) -> Code {
 }
 
 /// What is wrong with a single event or with parameters, or how many of a list are wrong.
-fn invalid_text(problems: &[EventProblem]) -> String {
-    let mut wrong: Vec<_> = problems.iter().filter_map(|problem| problem.index).collect();
-    wrong.dedup();
-    if wrong.is_empty() {
+fn invalid_text(errors: &Errors) -> String {
+    if errors.events() == 0 {
         let one =
             |problem: &EventProblem| format!("{} {}", problem.field, problem.detail).trim_start().to_owned();
-        return problems.iter().map(one).collect::<Vec<_>>().join("; ");
+        return errors.first().iter().map(one).collect::<Vec<_>>().join("; ");
     }
     format!(
         "{} of the events cannot be taken, and none was; mend those that `errors` names, or send \
          `Prefer: handling=lenient` to have the others taken",
-        wrong.len()
+        errors.events()
     )
 }
 

@@ -10,6 +10,7 @@
 pub mod auth;
 pub mod batcher;
 pub mod body;
+mod budget;
 pub mod config;
 mod csv;
 pub mod directory;
@@ -24,7 +25,7 @@ pub mod queued;
 mod readiness;
 pub mod recent;
 mod routes;
-mod serve;
+pub mod serve;
 pub mod service;
 pub mod state;
 pub mod tenant;
@@ -114,7 +115,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
             let service = Arc::clone(&service);
             async move { service.answer(request).await }
         };
-        serve::serve(listener, answer, serve::Limits::default(), drained).await;
+        let limits = serve::Limits::new(config.peers);
+        serve::serve(listener, answer, limits, state.metrics.clone(), drained).await;
         closed.cancel();
         Ok(())
     };

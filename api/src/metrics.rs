@@ -35,6 +35,9 @@ pub struct Metrics {
     queue_closed: IntGauge,
     store_up: IntGaugeVec,
     live_streams: IntGauge,
+    connections: IntGauge,
+    connections_rejected: IntCounter,
+    connections_closed: IntCounter,
     snapshot_failures: IntCounter,
 }
 
@@ -53,6 +56,22 @@ impl Store {
             Self::Postgresql => "postgresql",
             Self::Valkey => "valkey",
         }
+    }
+}
+
+/// Something that is counted until it ends.
+pub(crate) struct Counted(IntGauge);
+
+impl Counted {
+    fn one(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 
@@ -153,6 +172,15 @@ impl Metrics {
                 registry
             )?,
             live_streams: gauge("flagmeter_api_live_streams", "Pages that are kept live.")?,
+            connections: gauge("flagmeter_api_connections", "Connections to the API's port.")?,
+            connections_rejected: counter(
+                "flagmeter_api_connections_rejected_total",
+                "Connections closed at once because their peer had as many as FLAGMETER_MAX_CONNECTIONS_PER_PEER.",
+            )?,
+            connections_closed: counter(
+                "flagmeter_api_connections_closed_total",
+                "Idle connections closed to make room for a new one because all places were taken.",
+            )?,
             snapshot_failures: counter(
                 "flagmeter_api_snapshot_failures_total",
                 "Times that tenants or usage could not be read from PostgreSQL.",
@@ -222,8 +250,20 @@ impl Metrics {
         self.store_up.with_label_values(&[store.as_str()]).set(up.into());
     }
 
-    pub(crate) fn live_streams(&self) -> &IntGauge {
-        &self.live_streams
+    pub(crate) fn live_stream(&self) -> Counted {
+        Counted::one(&self.live_streams)
+    }
+
+    pub(crate) fn connection(&self) -> Counted {
+        Counted::one(&self.connections)
+    }
+
+    pub(crate) fn connection_rejected(&self) {
+        self.connections_rejected.inc();
+    }
+
+    pub(crate) fn connection_closed(&self) {
+        self.connections_closed.inc();
     }
 
     pub(crate) fn snapshot_failed(&self) {

@@ -1,32 +1,45 @@
-//! The API's port: how many connections, how long each may be silent, and how they end.
+//! The API's port: how many connections, how long each may be silent, what each may hold, and how they end.
 
 mod alarm;
+mod peers;
+mod places;
+mod stream;
 
 use std::convert::Infallible;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::http::Request;
+use axum::body::{Body, Bytes, HttpBody};
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, Request};
 use axum::response::Response;
-use futures::FutureExt as _;
-use hyper::body::Incoming;
+use flagmeter_core::problem::{Code, Problem};
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
 use socket2::SockRef;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::net::{TcpListener, TcpStream};
 
 use self::alarm::Alarm;
+pub use self::peers::{Peers, TrustedProxies};
+use self::places::{Admission, Place, Places, Serving};
+use self::stream::Stream;
+use crate::budget::SMALL_ANSWER_BYTES;
+use crate::metrics::Metrics;
 
 /// What a connection may cost.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Limits {
-    /// Connections at once; further ones wait to be accepted. Each costs some 10 KiB while it is idle.
+    /// Connections at once. For one more, the one that has waited for a request the longest is closed. Each costs some
+    /// 10 KiB while it is idle.
     connections: usize,
+    /// How many of them one peer may have.
+    peers: Peers,
+    /// How long a new connection may take to send its first request's head.
+    first_head: Duration,
     /// How long a connection may take to send a request's head, and how long it may be idle between two.
     /// One that is half open, or sends a byte now and then, is gone after this.
     head: Duration,
@@ -37,10 +50,13 @@ pub(crate) struct Limits {
     finish: Duration,
 }
 
-impl Default for Limits {
-    fn default() -> Self {
+impl Limits {
+    /// The usual ones, and so many connections for each peer.
+    pub(crate) fn new(peers: Peers) -> Self {
         Self {
             connections: 4_096,
+            peers,
+            first_head: Duration::from_secs(10),
             head: Duration::from_mins(1),
             write: Duration::from_secs(30),
             finish: Duration::from_secs(10),
@@ -48,21 +64,27 @@ impl Default for Limits {
     }
 }
 
-/// The largest head, and the part of a body that is read ahead. All connections may fill it before anybody is asked
-/// for a key: 64 MiB.
+/// The largest head, and the part of a body that is read ahead, before anybody is asked for a key.
 const MAX_BUFFER_BYTES: usize = 16 << 10;
 
 /// Headers in a request at most.
 const MAX_HEADERS: usize = 64;
 
+/// A body of at least this size is worth wide buffers.
+const LARGE_BODY_BYTES: u64 = 64 << 10;
+
 /// The wait after a connection could not be accepted: file descriptors may have run out.
 const AFTER_FAILURE: Duration = Duration::from_millis(100);
+
+/// How often it is looked for a connection to close while all places are taken.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Serves `answer` on `listener` until `drained`, then finishes the requests that are under way.
 pub(crate) async fn serve<Answer>(
     listener: TcpListener,
     answer: impl Fn(Request<Incoming>) -> Answer + Clone + Send + 'static,
     limits: Limits,
+    metrics: Metrics,
     drained: impl Future<Output = ()>,
 ) where
     Answer: Future<Output = Response> + Send + 'static,
@@ -76,48 +98,145 @@ pub(crate) async fn serve<Answer>(
         // would cost each request a new buffer to read into.
         .half_close(true)
         .max_buf_size(MAX_BUFFER_BYTES);
-    let places = Arc::new(Semaphore::new(limits.connections));
-    let (connections, mut tasks) = (GracefulShutdown::new(), JoinSet::new());
+    if let Err(error) = stream::bound_buffers(&listener) {
+        tracing::warn!(%error, "the kernel keeps its own limits of the connections' buffers");
+    }
+    let places = Places::new(limits.connections, limits.peers);
+    let connections = GracefulShutdown::new();
     let mut drained = pin!(drained);
     loop {
-        let accepted = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (place, listener.accept().await)
-        };
-        let (place, accepted) = tokio::select! {
-            accepted = accepted => accepted,
+        let (stream, place) = tokio::select! {
+            accepted = accept(&listener, &places, &metrics) => accepted,
             () = &mut drained => break,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "failed to accept a connection");
-                tokio::time::sleep(AFTER_FAILURE).await;
-                continue;
-            }
         };
         // An answer is one small packet; waiting to fill it would only delay it.
         let _ = stream.set_nodelay(true);
         let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(limits.write));
-        let answer = answer.clone();
-        let service = service_fn(move |request| answer(request).map(Ok::<_, Infallible>));
-        http.timer(Alarm::new(limits.head));
-        let connection = connections.watch(http.serve_connection(TokioIo::new(stream), service));
-        // Of those that ended nothing is kept.
-        while tasks.try_join_next().is_some() {}
-        tasks.spawn(async move {
+        let (answer, served) = (answer.clone(), place.clone());
+        let service = service_fn(move |request: Request<Incoming>| {
+            let serving = served.serve();
+            if request.body().size_hint().lower() >= LARGE_BODY_BYTES {
+                served.widen();
+            }
+            let answer = serving.map(|serving| (serving, answer(request)));
+            async move {
+                match answer {
+                    Some((serving, answer)) => Ok::<_, Infallible>(until_sent(answer.await, serving)),
+                    // The connection is being closed: its client sends the request again over another.
+                    None => std::future::pending().await,
+                }
+            }
+        });
+        http.timer(Alarm::new(limits.first_head));
+        let connection = http.serve_connection(Stream::new(stream, place.clone()), service);
+        let connection = connections.watch(connection);
+        let counted = metrics.connection();
+        let taken = place.clone();
+        // Nobody keeps its handle: of a connection that has ended nothing stays.
+        let task = tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection ended badly");
             }
-            drop(place);
+            drop((taken, counted));
         });
+        place.is_served_by(task.abort_handle());
     }
     drop(listener);
     if tokio::time::timeout(limits.finish, connections.shutdown()).await.is_err() {
         tracing::warn!("some requests were cut off: they took too long to finish");
     }
     // Whoever waits for what connections hold would wait for those, too.
-    tasks.shutdown().await;
+    places.clear().await;
+}
+
+/// The next connection, and its place.
+async fn accept(listener: &TcpListener, places: &Arc<Places>, metrics: &Metrics) -> (TcpStream, Place) {
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "failed to accept a connection");
+                tokio::time::sleep(AFTER_FAILURE).await;
+                continue;
+            }
+        };
+        if let Some(admission) = places.admit(peer.ip()) {
+            return (stream, place(admission, places, metrics).await);
+        }
+        metrics.connection_rejected();
+        // Nobody waits until it is taken: the buffer of a new connection has room for it.
+        let _ = SockRef::from(&stream).send(&too_many());
+    }
+}
+
+/// A place, for which another connection may have to be closed: the one that has waited for a request the longest.
+async fn place(mut admission: Admission, places: &Arc<Places>, metrics: &Metrics) -> Place {
+    loop {
+        admission = match places.try_take(admission) {
+            Ok(place) => return place,
+            Err(admission) => admission,
+        };
+        if places.close_longest_waiting() {
+            metrics.connection_closed();
+        }
+        // Its place is free in a moment. Where all connections serve requests, one will wait again soon.
+        if let Ok(Some(free)) = tokio::time::timeout(LOOK_AGAIN, places.free()).await {
+            return places.occupy(admission, free);
+        }
+    }
+}
+
+/// What a peer is answered that has as many connections as it may. Nothing that it sends is read.
+fn too_many() -> Vec<u8> {
+    let detail = "this address has as many connections as it may; use those again, or close some";
+    let problem = Problem::new(Code::Overloaded, detail.to_owned());
+    // Text and numbers always are JSON.
+    let body = serde_json::to_string(&problem).unwrap_or_default();
+    let (status, retry, length) =
+        (problem.status, Code::Overloaded.retry_after_seconds().unwrap_or(1), body.len());
+    let head = format!(
+        "HTTP/1.1 {status} Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: {retry}\r\n\
+         connection: close\r\ncontent-length: {length}\r\n\r\n"
+    );
+    (head + &body).into_bytes()
+}
+
+/// `response`, whose request is being served until its body is sent. A small one is sent at once.
+fn until_sent(mut response: Response, serving: Serving) -> Response {
+    if response.body().size_hint().exact().is_some_and(|bytes| bytes <= SMALL_ANSWER_BYTES as u64) {
+        return response;
+    }
+    // A connection's buffer stays as large as its largest answer made it.
+    if !serving.place().widen() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response.map(|body| Body::new(Sending { body, _serving: serving }))
+}
+
+/// The body of an answer while it is being sent.
+struct Sending {
+    body: Body,
+    _serving: Serving,
+}
+
+impl HttpBody for Sending {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 #[cfg(test)]
@@ -125,8 +244,9 @@ mod tests {
     use std::net::SocketAddr;
 
     use axum::response::IntoResponse as _;
+    use prometheus::Registry;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpStream;
+    use tokio::net::{TcpSocket, TcpStream};
     use tokio::sync::oneshot;
     use tokio::task::JoinHandle;
 
@@ -139,6 +259,10 @@ mod tests {
     /// How long a test waits for what should be so at once.
     const PATIENCE: Duration = Duration::from_secs(10);
 
+    fn usual() -> Limits {
+        Limits::new(Peers::default())
+    }
+
     async fn start(limits: Limits) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -146,11 +270,15 @@ mod tests {
             if request.uri().path() == "/large" {
                 return vec![b'x'; LARGE_BYTES].into_response();
             }
+            if request.uri().path() == "/never" {
+                return std::future::pending().await;
+            }
             "hello".into_response()
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let drained = async { stopped.await.unwrap_or_default() };
-        (address, stop, tokio::spawn(serve(listener, answer, limits, drained)))
+        let metrics = Metrics::register(&Registry::new()).unwrap();
+        (address, stop, tokio::spawn(serve(listener, answer, limits, metrics, drained)))
     }
 
     /// A client that asks for more than the sockets' buffers hold, and reads no more of it than that it comes.
@@ -170,18 +298,22 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_that_never_finishes_its_head_gives_its_place_to_another() {
-        let (address, _stop, _) = start(Limits { connections: 1, head: SHORT, ..Limits::default() }).await;
+        let limits = Limits { connections: 1, first_head: SHORT, head: SHORT, ..usual() };
+        let (address, _stop, _) = start(limits).await;
         let mut slow = TcpStream::connect(address).await.unwrap();
         slow.write_all(b"GET / HTTP/1.1\r\nHost:").await.unwrap();
         let mut patient = TcpStream::connect(address).await.unwrap();
         patient.write_all(LAST_REQUEST).await.unwrap();
         assert!(all(patient).await.ends_with("hello"));
-        assert!(!all(slow).await.contains("hello"));
+        // What it has sent may not have been read by then: the end of its connection is an error to it.
+        let mut text = String::new();
+        let _ = tokio::time::timeout(PATIENCE, slow.read_to_string(&mut text)).await.unwrap();
+        assert!(!text.contains("hello"), "{text}");
     }
 
     #[tokio::test]
     async fn who_has_closed_its_sending_side_is_answered_all_the_same() {
-        let (address, _stop, _) = start(Limits::default()).await;
+        let (address, _stop, _) = start(usual()).await;
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(REQUEST).await.unwrap();
         client.shutdown().await.unwrap();
@@ -190,7 +322,7 @@ mod tests {
 
     #[tokio::test]
     async fn told_to_stop_it_closes_idle_connections_and_ends() {
-        let (address, stop, served) = start(Limits::default()).await;
+        let (address, stop, served) = start(usual()).await;
         let mut idle = TcpStream::connect(address).await.unwrap();
         idle.write_all(REQUEST).await.unwrap();
         let mut answer = [0_u8; 15];
@@ -204,7 +336,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_that_does_not_read_its_answer_gives_its_place_to_another() {
-        let (address, _stop, _) = start(Limits { connections: 1, write: SHORT, ..Limits::default() }).await;
+        let (address, _stop, _) = start(Limits { connections: 1, write: SHORT, ..usual() }).await;
         let _unread = unread(address).await;
         let mut patient = TcpStream::connect(address).await.unwrap();
         patient.write_all(LAST_REQUEST).await.unwrap();
@@ -213,11 +345,106 @@ mod tests {
 
     #[tokio::test]
     async fn told_to_stop_it_waits_for_no_client_that_does_not_read_and_keeps_nothing_of_it() {
-        let (address, stop, served) = start(Limits { finish: SHORT, ..Limits::default() }).await;
+        let (address, stop, served) = start(Limits { finish: SHORT, ..usual() }).await;
         let mut unread = unread(address).await;
         stop.send(()).unwrap();
         tokio::time::timeout(PATIENCE, served).await.unwrap().unwrap();
         let rest = tokio::time::timeout(PATIENCE, unread.read_to_end(&mut Vec::new())).await.unwrap();
         assert!(!matches!(rest, Ok(read) if read >= LARGE_BYTES), "all of it came");
+    }
+
+    /// A client that was answered, and sends nothing more.
+    async fn idle(address: SocketAddr) -> TcpStream {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(REQUEST).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"hello") {
+            answer.push(client.read_u8().await.unwrap());
+        }
+        client
+    }
+
+    /// Whether the server has closed this connection.
+    async fn is_closed(client: &mut TcpStream) -> bool {
+        let read = tokio::time::timeout(SHORT, client.read_u8()).await;
+        matches!(read, Ok(Err(_)))
+    }
+
+    #[tokio::test]
+    async fn where_all_places_are_taken_the_connection_that_waits_the_longest_makes_room() {
+        let (address, _stop, _) = start(Limits { connections: 3, ..usual() }).await;
+        let mut busy = TcpStream::connect(address).await.unwrap();
+        busy.write_all(b"GET /never HTTP/1.1\r\nHost: test\r\n\r\n").await.unwrap();
+        let (mut silent, mut used) = (idle(address).await, idle(address).await);
+        silent.write_all(REQUEST).await.unwrap();
+        let mut first = [0; 8];
+        silent.read_exact(&mut first).await.unwrap();
+        // The one that was used last stays, and so does the one that is served.
+        let mut new = tokio::time::timeout(PATIENCE, idle(address)).await.unwrap();
+        assert!(is_closed(&mut used).await, "it has waited the longest");
+        assert!(!is_closed(&mut busy).await && !is_closed(&mut new).await);
+    }
+
+    #[tokio::test]
+    async fn silent_connections_on_all_places_keep_no_client_out() {
+        let (address, _stop, _) = start(Limits { connections: 100, ..usual() }).await;
+        let mut silent = Vec::new();
+        for number in 0..100 {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            // Some begin to send a head.
+            client.write_all(&REQUEST[..number % 7]).await.unwrap();
+            silent.push(client);
+        }
+        for _ in 0..10 {
+            tokio::time::timeout(PATIENCE, idle(address)).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_peer_has_only_so_many_connections_and_is_told_so_and_others_and_proxies_have_theirs() {
+        let limits = |trusted: &str| Limits::new(Peers::new(2, trusted.parse().unwrap()));
+        let (address, _stop, _) = start(limits("")).await;
+        let (first, _second) = (idle(address).await, idle(address).await);
+        let refused = all(TcpStream::connect(address).await.unwrap()).await;
+        for part in ["HTTP/1.1 503 ", "retry-after: 1", "\"code\":\"overloaded\"", "use those again"] {
+            assert!(refused.contains(part), "{refused}");
+        }
+        let (head, body) = refused.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("content-length: {}", body.len())), "{refused}");
+        let other = TcpSocket::new_v4().unwrap();
+        other.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        let mut other = other.connect(address).await.unwrap();
+        other.write_all(LAST_REQUEST).await.unwrap();
+        assert!(all(other).await.ends_with("hello"));
+        // A place that is given back is had by the next one.
+        drop(first);
+        let again = async {
+            loop {
+                let mut client = TcpStream::connect(address).await.unwrap();
+                let _ = client.write_all(LAST_REQUEST).await;
+                let mut text = String::new();
+                if client.read_to_string(&mut text).await.is_ok() && text.ends_with("hello") {
+                    break;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, again).await.unwrap();
+
+        let (address, _stop, _) = start(limits("127.0.0.0/8")).await;
+        let mut many = Vec::new();
+        for _ in 0..5 {
+            many.push(idle(address).await);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_new_connection_has_less_time_for_its_first_head_than_one_that_was_used() {
+        let (address, _stop, _) = start(Limits { first_head: SHORT, ..usual() }).await;
+        let mut used = idle(address).await;
+        let mut slow = TcpStream::connect(address).await.unwrap();
+        slow.write_all(b"GET / HTTP/1.1\r\nHost:").await.unwrap();
+        assert!(!tokio::time::timeout(PATIENCE, all(slow)).await.unwrap().contains("hello"));
+        used.write_all(LAST_REQUEST).await.unwrap();
+        assert!(all(used).await.ends_with("hello"));
     }
 }

@@ -50,23 +50,23 @@ impl Service {
     {
         let start = Instant::now();
         let route = Route::of(request.uri().path());
-        let mut response = match self.state.auth.admit(request.headers(), route, request.uri().path()) {
-            // What is asked all the time goes past the router, which would look for the way of each request, and box it.
-            Ok(caller) if route == Route::Events => {
-                routes::events::answer(&self.state, &caller, request).await
-            }
-            Ok(_) => match (route, request.method()) {
-                (Route::Usage, &Method::GET) => {
-                    routes::usage::answer(&self.state, request.uri()).into_response()
-                }
-                (Route::Check, &Method::GET) => {
-                    routes::check::answer(&self.state, request.uri()).into_response()
-                }
-                // Boxed here, or each of those others would be as large.
-                _ => Box::pin(self.routed(route, request)).await,
-            },
-            Err(turned) => self.turned(turned).into_response(),
+        let caller = match self.state.auth.admit(request.headers(), route, request.uri().path()) {
+            Ok(caller) => caller,
+            Err(turned) => return self.last(route, start, self.turned(turned).into_response()),
         };
+        let response = match (route, request.method()) {
+            // What is asked all the time goes past the router, which would look for the way of each request, and box it.
+            (Route::Events, _) => routes::events::answer(&self.state, &caller, request).await,
+            (Route::Usage, &Method::GET) => routes::usage::answer(&self.state, request.uri()).into_response(),
+            (Route::Check, &Method::GET) => routes::check::answer(&self.state, request.uri()).into_response(),
+            // Boxed here, or each of those others would be as large.
+            _ => Box::pin(self.routed(route, request)).await,
+        };
+        self.last(route, start, self.state.budget.charge(response, caller.tenant()))
+    }
+
+    /// What is done with each answer.
+    fn last(&self, route: Route, start: Instant, mut response: Response) -> Response {
         self.state.metrics.answered(route, response.status(), start.elapsed());
         if let Some(Refused(code)) = response.extensions().get() {
             self.state.metrics.refused(*code);

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::{Auth, Keys};
 use crate::batcher::Batcher;
 use crate::body::Bodies;
+use crate::budget::Budget;
 use crate::config::Limits;
 use crate::directory::{Directory, Source};
 use crate::features::Features;
@@ -39,8 +40,10 @@ pub struct AppState {
     pub gate: Gate,
     /// Since when clients' ids are known.
     pub ids: KnownIds,
-    /// The budget for bodies.
+    /// Reads bodies.
     pub bodies: Bodies,
+    /// The memory that bodies and answers share.
+    pub(crate) budget: Budget,
     /// The features that tenants have.
     pub features: Features,
     /// The queue itself, to ask what waits in it.
@@ -91,13 +94,14 @@ impl AppState {
         let Ground { auth, queue, pool, clock, limits, metrics, draining } = ground;
         let gate = Gate::new(limits.queued_events);
         let (batcher, flushed) = Batcher::start(Arc::clone(&queue), gate.clone(), clock, metrics.clone());
-        let usage = Usage::default();
+        let (usage, budget) = (Usage::default(), Budget::default());
         let state = Self {
             auth,
             batcher,
             gate,
             ids: KnownIds::default(),
-            bodies: Bodies::new(limits.body_bytes),
+            bodies: Bodies::new(limits.body_bytes, budget.clone()),
+            budget,
             features: Features::new(limits.features, usage.clone()),
             queue,
             pool,

@@ -303,7 +303,12 @@ impl Drain {
         let mut patience = Patience::new();
         while let Err(error) = self.apply(hand, start).await {
             self.failed(Step::Apply, &error);
-            self.readiness.unmet(DATABASE, "it does not take what is counted");
+            let why = if error.is_of_the_data() {
+                "it refuses the data, which the log names: this is no outage"
+            } else {
+                "it does not take what is counted"
+            };
+            self.readiness.unmet(DATABASE, why);
             if !patience.wait(shutdown).await {
                 return false;
             }

@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode
 use axum::response::{IntoResponse, Response};
 use axum::{BoxError, Json};
 use flagmeter_core::event::{self, Checked, EventId, Fault, UsageEvent};
-use flagmeter_core::problem::{Code, EventProblem};
+use flagmeter_core::problem::{Code, Errors, EventProblem};
 use flagmeter_core::quota::MAX_TOKENS;
 use flagmeter_store::queue::Durability;
 use futures::FutureExt as _;
@@ -68,8 +68,8 @@ struct AcceptedMany {
     status: &'static str,
     durability: &'static str,
     /// What is wrong with the others, if the client asked for lenient handling.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    errors: Vec<EventProblem>,
+    #[serde(flatten)]
+    errors: Errors,
 }
 
 /// Takes events in.
@@ -88,7 +88,7 @@ where
     let now = state.clock.now();
     let (Parts { mut headers, .. }, body) = request.into_parts();
     let form = form::of(&headers)?;
-    let body = state.bodies.read(&headers, body).await?;
+    let body = state.bodies.read(&headers, caller.tenant(), body).await?;
     let arrival = state.ids.arrival(now).ok_or(ApiError::QueueUnavailable(NotQueued::Full))?;
     let read = form.decode(&body.bytes, arrival, state.limits.events).map_err(ApiError::Unreadable)?;
     // The events are all that is needed of it from here on.
@@ -98,8 +98,8 @@ where
         event::Body::One(event, id) => (sort(iter::once(event), true, key, state, caller, now)?, Some(id)),
         event::Body::Many(events) => (sort(events.into_iter(), false, key, state, caller, now)?, None),
     };
-    let Sorted { events, errors, brought, tally } = sorted;
-    if errors.iter().any(|error| error.code == Code::WrongTenant.as_str()) {
+    let Sorted { events, errors, wrong_tenant, brought, tally } = sorted;
+    if wrong_tenant {
         state.metrics.turned_away(Reason::WrongTenant);
     }
     let lenient = single.is_none() && prefers_lenient(&headers);
@@ -141,7 +141,9 @@ struct Sorted<'a> {
     /// Those that can be taken.
     events: Vec<UsageEvent>,
     /// What is wrong with the others.
-    errors: Vec<EventProblem>,
+    errors: Errors,
+    /// Whether some are of another tenant than the key.
+    wrong_tenant: bool,
     /// The features that nobody had before.
     brought: Brought<'a>,
     /// The tokens.
@@ -157,20 +159,24 @@ fn sort<'a>(
     caller: &Caller,
     now: Timestamp,
 ) -> Result<Sorted<'a>, NotKnownYet> {
-    let (mut events, mut errors) = (Vec::with_capacity(list.len()), Vec::new());
+    let (mut events, mut errors) = (Vec::with_capacity(list.len()), Errors::default());
+    let mut wrong_tenant = false;
     let (mut brought, mut tally) = (state.features.brought(), Tally::new(&state.usage));
     for (place, event) in list.enumerate() {
         let index = (!single).then_some(place);
         let mut event = match event {
             Ok(event) => event,
             Err(faults) => {
-                errors.extend(faults.into_iter().map(|fault| invalid(index, fault)));
+                for fault in faults {
+                    errors.push(invalid(index, fault));
+                }
                 continue;
             }
         };
         // First, so that a key says nothing of other tenants, not even whether they exist.
         if !caller.may_act_for(event.tenant.as_str()) {
-            errors.push(wrong_tenant(index, &event));
+            wrong_tenant = true;
+            errors.push(of_another_tenant(index, &event));
             continue;
         }
         match state.directory.find(event.tenant.as_str())? {
@@ -188,14 +194,14 @@ fn sort<'a>(
         }
     }
     tally.note();
-    Ok(Sorted { events, errors, brought, tally })
+    Ok(Sorted { events, errors, wrong_tenant, brought, tally })
 }
 
 fn invalid(index: Option<usize>, fault: Fault) -> EventProblem {
     EventProblem { index, code: Code::InvalidEvent.as_str(), field: fault.field, detail: fault.detail }
 }
 
-fn wrong_tenant(index: Option<usize>, event: &UsageEvent) -> EventProblem {
+fn of_another_tenant(index: Option<usize>, event: &UsageEvent) -> EventProblem {
     let detail = format!(
         "`{}` is not the tenant whose key this is; use its own key, or the admin token",
         event.tenant

@@ -10,12 +10,12 @@ use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::routing::get;
 use futures::stream::{self, Stream};
-use prometheus::IntGauge;
 use tokio::sync::Semaphore;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::ApiError;
+use crate::metrics::Counted;
 use crate::routes::Route;
 use crate::routes::dashboard::Row;
 use crate::state::AppState;
@@ -56,22 +56,6 @@ struct Viewer {
     _counted: Counted,
 }
 
-/// A stream that is counted until it ends.
-struct Counted(IntGauge);
-
-impl Counted {
-    fn one(gauge: &IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}
-
 fn live(
     State(state): State<Arc<AppState>>,
     places: Arc<Semaphore>,
@@ -80,7 +64,7 @@ fn live(
     let permit = places.try_acquire_owned().map_err(|_| ApiError::NotReady)?;
     let mut pace = tokio::time::interval(PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let counted = Counted::one(state.metrics.live_streams());
+    let counted = state.metrics.live_stream();
     let viewer = Viewer { state, newest, pace, shown: None, _permit: permit, _counted: counted };
     Ok(Sse::new(stream::unfold(viewer, Viewer::next)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }

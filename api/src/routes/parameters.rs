@@ -4,27 +4,31 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-use flagmeter_core::problem::{Code, EventProblem};
+use flagmeter_core::problem::{Code, Errors, EventProblem, shown};
 
 use crate::error::ApiError;
 
-/// Characters of a parameter's name that are repeated to whoever sent it.
-const SHOWN: usize = 64;
+/// The most parameters of a query. No call knows more than five; a query of more is refused before any is looked at.
+const MAX_PARAMETERS: usize = 32;
 
 /// Parameters on their way to values. Whatever is wrong with them is said at the end, all of it.
 pub(crate) struct Parameters {
     given: BTreeMap<String, String>,
-    wrong: Vec<EventProblem>,
+    wrong: Errors,
 }
 
 impl Parameters {
     /// Those of `query`, of which `known` are all there may be.
     pub(crate) fn of(query: Option<&str>, known: &[&str]) -> Self {
-        let mut parameters = Self { given: BTreeMap::new(), wrong: Vec::new() };
-        for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        let mut parameters = Self { given: BTreeMap::new(), wrong: Errors::default() };
+        let query = query.unwrap_or_default();
+        if query.split('&').filter(|parameter| !parameter.is_empty()).nth(MAX_PARAMETERS).is_some() {
+            parameters.refuse("", &format_args!("the query must have at most {MAX_PARAMETERS} parameters"));
+            return parameters;
+        }
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             if !known.contains(&&*name) {
-                let name: String = name.chars().take(SHOWN).collect();
-                parameters.refuse(&name, &format!("is not known here, but {}", known.join(", ")));
+                parameters.refuse(&name, &format_args!("is not known here, but {}", known.join(", ")));
             } else if parameters.given.insert(name.to_string(), value.into()).is_some() {
                 parameters.refuse(&name, &"must come only once");
             }
@@ -45,8 +49,9 @@ impl Parameters {
     /// Says that `name` is not as it must be: `detail` completes "`name` …".
     pub(crate) fn refuse(&mut self, name: &str, detail: &dyn Display) {
         let code = Code::InvalidParameter.as_str();
-        let problem = EventProblem { index: None, code, field: name.to_owned(), detail: detail.to_string() };
-        if !self.wrong.contains(&problem) {
+        let (field, detail) = (shown(name).into_owned(), detail.to_string());
+        let problem = EventProblem { index: None, code, field, detail };
+        if !self.wrong.first().contains(&problem) {
             self.wrong.push(problem);
         }
     }

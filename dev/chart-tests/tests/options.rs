@@ -213,6 +213,16 @@ fn api_cases() -> Vec<Case> {
             "env/FLAGMETER_MAX_FEATURES/value",
             &json!("50"),
         ),
+        Case::new("api.maxConnectionsPerPeer", json!(0)).container(
+            "api",
+            "env/FLAGMETER_MAX_CONNECTIONS_PER_PEER/value",
+            &json!("0"),
+        ),
+        Case::new("api.trustedProxies", json!(["10.42.0.0/16", "fd00::1"])).container(
+            "api",
+            "env/FLAGMETER_TRUSTED_PROXIES/value",
+            &json!("10.42.0.0/16,fd00::1"),
+        ),
         Case::new("api.service.type", json!("NodePort")).object(service, "spec/type", &json!("NodePort")),
         Case::new("api.service.port", json!(80)).object(service, "spec/ports/http/port", &json!(80)),
         Case::new("api.service.annotations", json!({ "owner": "platform" })).object(

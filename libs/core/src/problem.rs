@@ -1,6 +1,24 @@
 //! The codes of refused requests (RFC 9457). A code is stable: clients' programs rely on it.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
+
+/// The most errors that one answer lists. It says how many more there are.
+pub const MAX_ERRORS: usize = 20;
+
+/// The most characters of a client's text that an answer or a log repeats.
+pub const MAX_SHOWN_CHARS: usize = 64;
+
+/// `text` as an answer or a log repeats it: at most [`MAX_SHOWN_CHARS`] characters, the last of which is `…` where it
+/// was cut.
+#[must_use]
+pub fn shown(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(MAX_SHOWN_CHARS) {
+        None => text.into(),
+        Some(_) => text.chars().take(MAX_SHOWN_CHARS - 1).chain(['…']).collect(),
+    }
+}
 
 /// Why a request was refused, as a word that never changes its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -164,8 +182,78 @@ pub struct Problem {
     /// The stable code.
     pub code: &'static str,
     /// What is wrong with which event and field, where that can be said.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub errors: Vec<EventProblem>,
+    #[serde(flatten)]
+    pub errors: Errors,
+}
+
+/// What is wrong with the events or the parameters of a request: the first [`MAX_ERRORS`], and how many more there are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Errors {
+    #[serde(rename = "errors", skip_serializing_if = "Vec::is_empty")]
+    first: Vec<EventProblem>,
+    #[serde(rename = "moreErrors", skip_serializing_if = "is_zero")]
+    more: usize,
+    /// The events that have some.
+    #[serde(skip)]
+    events: usize,
+    /// The place of the last of those.
+    #[serde(skip)]
+    last: Option<usize>,
+    /// The code of all, while they have one in common.
+    #[serde(skip)]
+    code: Option<&'static str>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+impl Errors {
+    /// Adds one. Those of one event come one after the other.
+    pub fn push(&mut self, problem: EventProblem) {
+        self.code =
+            if self.is_empty() { Some(problem.code) } else { self.code.filter(|code| *code == problem.code) };
+        if problem.index.is_some() && problem.index != self.last {
+            self.events += 1;
+            self.last = problem.index;
+        }
+        if self.first.len() < MAX_ERRORS {
+            self.first.push(problem);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// Whether there are no errors.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.first.is_empty()
+    }
+
+    /// Those that an answer lists.
+    #[must_use]
+    pub fn first(&self) -> &[EventProblem] {
+        &self.first
+    }
+
+    /// How many it does not list.
+    #[must_use]
+    pub fn more(&self) -> usize {
+        self.more
+    }
+
+    /// How many events of a list have errors; 0 where the request brought no list.
+    #[must_use]
+    pub fn events(&self) -> usize {
+        self.events
+    }
+
+    /// The code that all of them have, the unlisted ones too.
+    #[must_use]
+    pub fn common_code(&self) -> Option<&'static str> {
+        self.code
+    }
 }
 
 /// What is wrong with one field of one event, or with one parameter.
@@ -189,6 +277,42 @@ impl Problem {
     pub fn new(code: Code, detail: String) -> Self {
         let (status, name, title) = code.row();
         let kind = format!("https://flagmeter.dev/problems/{name}");
-        Self { kind, title, status, detail, code: name, errors: Vec::new() }
+        Self { kind, title, status, detail, code: name, errors: Errors::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(index: usize, code: Code) -> EventProblem {
+        let (field, detail) = ("tokens".to_owned(), "must be a number".to_owned());
+        EventProblem { index: Some(index), code: code.as_str(), field, detail }
+    }
+
+    #[test]
+    fn an_answer_lists_twenty_errors_and_says_how_many_more_there_are() {
+        let mut errors = Errors::default();
+        for number in 0..MAX_ERRORS {
+            errors.push(problem(number / 2, Code::InvalidEvent));
+        }
+        assert_eq!((errors.first().len(), errors.more(), errors.events()), (20, 0, 10));
+        assert_eq!(errors.common_code(), Some("invalid_event"));
+        for index in 10..1_000 {
+            errors.push(problem(index, Code::UnknownTenant));
+        }
+        assert_eq!((errors.first().len(), errors.more(), errors.events()), (20, 990, 1_000));
+        assert_eq!(errors.common_code(), None);
+        let json = serde_json::to_value(&errors).unwrap();
+        assert_eq!((json["errors"].as_array().unwrap().len(), &json["moreErrors"]), (20, &990.into()));
+    }
+
+    #[test]
+    fn a_client_s_text_is_repeated_up_to_64_characters() {
+        let whole = "ä".repeat(64);
+        assert_eq!(shown(&whole), whole);
+        let cut = shown(&"ä".repeat(65)).into_owned();
+        assert_eq!((cut.chars().count(), cut.ends_with('…')), (64, true), "{cut}");
+        assert_eq!(shown(""), "");
     }
 }

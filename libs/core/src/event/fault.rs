@@ -3,11 +3,12 @@
 use std::fmt;
 
 use super::value::Value;
+use crate::problem::shown;
 
 /// What is wrong with one field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// The field's name, or empty for the event as a whole.
+    /// The field's name as an answer [repeats](shown) it, or empty for the event as a whole.
     pub field: String,
     /// What is allowed instead, to be read after the field's name.
     pub detail: String,
@@ -15,7 +16,7 @@ pub struct Fault {
 
 impl Fault {
     pub(super) fn new(field: &str, detail: &dyn fmt::Display) -> Self {
-        Self { field: field.to_owned(), detail: detail.to_string() }
+        Self { field: shown(field).into_owned(), detail: detail.to_string() }
     }
 }
 
