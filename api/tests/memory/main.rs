@@ -18,7 +18,7 @@ use crate::attack::{Connection, Outcome, get, post};
 const LIMIT_BYTES: u64 = 256 << 20;
 
 /// What an api may keep after all that was asked of it is answered.
-const RESTING_BYTES: u64 = 128 << 20;
+const RESTING_BYTES: u64 = 96 << 20;
 
 /// The api has as many places for connections.
 const ALL_PLACES: usize = 4_096;
