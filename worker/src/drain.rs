@@ -82,7 +82,7 @@ pub struct Drain {
 pub struct Work(Mutex<sample::Work>);
 
 impl Work {
-    /// Adds a transaction of so many events.
+    /// Adds a transaction of `events`.
     fn add(&self, events: usize, took: Duration) {
         self.total().add(events, took.as_secs_f64());
     }

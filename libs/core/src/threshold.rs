@@ -8,7 +8,7 @@ pub const MAX_THRESHOLDS: usize = 10;
 /// The highest threshold, in percent.
 pub const MAX_PERCENT: i32 = 1_000;
 
-/// A threshold that recovers and is crossed again at the same quota this soon after it was told is not told again.
+/// A threshold that recovers and is crossed again at the same quota this soon after its message gets no second message.
 pub const FLAP: SignedDuration = SignedDuration::from_mins(1);
 
 /// Percents of the quota, ascending, each once: at most [`MAX_THRESHOLDS`], each from 1 to [`MAX_PERCENT`].
@@ -87,7 +87,7 @@ pub struct Recorded {
     pub quota: i64,
     /// What happened.
     pub kind: Kind,
-    /// Whether it was told less than [`FLAP`] ago, by itself or by another that stood for it.
+    /// Whether the message about it, or about the one that stood for it, is less than [`FLAP`] old.
     pub is_told_lately: bool,
 }
 
@@ -96,7 +96,8 @@ pub struct Recorded {
 pub struct Due {
     /// Thresholds that are reached, the highest first: that one is told, and stands for the others.
     pub crossed: Vec<i32>,
-    /// Thresholds that are reached again just after they were told at this quota, the highest first: nothing is told.
+    /// Thresholds that are reached again just after they were told at this quota, the highest first: recorded without a
+    /// message.
     pub crossed_again: Vec<i32>,
     /// Thresholds that are out of reach again, ascending.
     pub recovered: Vec<i32>,
@@ -115,11 +116,12 @@ impl Due {
 ///
 /// The same question whether usage has changed or the quota. A threshold is recorded as crossed once for each quota, and
 /// as recovered if the newest record of it is a crossing at a lower quota. That arms it: what was recorded before no
-/// longer counts, so that it is crossed, and told, again. Only if it was told less than [`FLAP`] ago at the same quota it
-/// is told no second time: a boost was put in and taken out, or two looked at it by clocks that differ.
+/// longer counts, so that it is crossed, and told, again. Only if its message at the same quota is
+/// less than [`FLAP`] old there is no second one: a boost was put in and taken out, or two workers looked at it by clocks that
+/// differ.
 ///
-/// Usage that falls because an event was taken back recovers nothing: it reached the threshold, and whoever was told was
-/// told right.
+/// Usage that falls because an event was taken back recovers nothing: it reached the threshold, and the message was
+/// right.
 #[must_use]
 pub fn due(used: i64, quota: i64, thresholds: &Thresholds, recorded: &[Recorded]) -> Due {
     let mut due = Due::default();
@@ -164,7 +166,7 @@ fn crossing(threshold: i32, quota: i64, recorded: &[Recorded]) -> Crossing {
     } else if recovered {
         Crossing::Flap
     } else {
-        // It is crossed all the time, and went through other quotas. Looked at later, it is told.
+        // It was crossed all the time, at other quotas. If that lasts, the next look records it.
         Crossing::Known
     }
 }

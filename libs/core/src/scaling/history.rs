@@ -238,7 +238,7 @@ impl History {
 
     /// How fast a worker is, as far as that is known.
     fn speed(&self, sample: &Sample, queue: &Queue, limits: &Limits) -> Option<f64> {
-        // A slow worker is not believed in for ever: that nothing large was seen for long means that nothing waits.
+        // A low speed does not hold forever: that no large transaction was seen for long means that nothing waits.
         let forgotten = self.bounded_at.is_none_or(|at| sample.at >= after(at, limits.retry_seconds));
         let known = self.speed.filter(|speed| !forgotten || *speed >= limits.prior_rate);
         match self.shown(sample, queue, limits) {
@@ -486,7 +486,7 @@ impl History {
         self.growth = Some(Growth { from, to: decision.replicas, before, ready: None });
     }
 
-    /// Events a second that so many workers did until now: those of the last samples, when they had more to do than
+    /// Events a second that this many workers did until now: those of the last samples, when they had more to do than
     /// before. What leaves all at once when a long transaction ends is not more than they can do, if that is known.
     fn done_before(&self, workers: u32) -> f64 {
         let Some(last) = self.progress.back() else { return 0.0 };

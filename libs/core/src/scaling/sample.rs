@@ -65,7 +65,7 @@ pub struct Batches {
 }
 
 impl Work {
-    /// Adds a transaction of so many events that took `seconds`.
+    /// Adds a transaction of `events` that took `seconds`.
     pub fn add(&mut self, events: usize, seconds: f64) {
         let events = events as u64;
         self.processed = self.processed.saturating_add(events);

@@ -10,7 +10,7 @@ use super::sample::Done;
 /// Events of a full transaction (the worker's `ENOUGH_EVENTS`). It takes no more while more waits.
 const FULL: f64 = 20_000.0;
 
-/// From so many events on, a transaction's time says something of the part for each event.
+/// From this size on, a transaction's time says something of the part for each event.
 const LARGE: f64 = 1_000.0;
 
 /// What the fixed part of a large transaction may be, in seconds: several round trips to a PostgreSQL that is far
@@ -29,7 +29,7 @@ const MOST: f64 = 1e9;
 /// What workers showed between two samples: bounds of what one can do, in events a second.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Shown {
-    /// It did so many, so it can.
+    /// What it did, so it can.
     lowest: f64,
     /// It can do no more; infinite where only small transactions were seen.
     highest: f64,
@@ -102,7 +102,7 @@ mod tests {
         queue(work).work_since(&queue(Work::default()))
     }
 
-    /// So many transactions of `size` events, each of which takes a fixed part and a part for each event.
+    /// This many transactions of `size` events, each of which takes a fixed part and a part for each event.
     fn done(transactions: usize, size: usize, fixed: f64, each: f64) -> Done {
         did((0..transactions).map(|_| (size, takes(size, fixed, each))))
     }

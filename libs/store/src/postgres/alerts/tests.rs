@@ -234,7 +234,7 @@ async fn a_tenant_that_is_at_180_percent_when_its_boost_ends_is_told_and_once(po
     let so_far = [crossed(80, 1_000, 900), recovered(80, 2_500, 900), crossed(80, 1_000, 1_800)];
     assert_eq!(recorded_of(&pool, "acme").await, so_far);
     assert_eq!(messages(&pool).await.len(), 4, "each time one on each of two channels");
-    // Whoever looks again, or for the first time, and whatever is used beyond it, says nothing new.
+    // Another look, a first look of a new worker, and usage beyond it say nothing new.
     for _ in 0..2 {
         edges(&pool, "2026-06-20T00:00:00Z", "2026-06-20T00:01:00Z").await;
         review_all(&pool, "2026-06-20T00:02:00Z".parse().unwrap()).await.unwrap();
@@ -277,7 +277,7 @@ async fn a_quota_that_goes_up_and_down_within_a_minute_is_told_once(pool: PgPool
             .unwrap();
     let first: i64 = sqlx::query_scalar("SELECT min(id) FROM alerts").fetch_one(&pool).await.unwrap();
     assert_eq!(told_by, [None, Some(first), Some(first), Some(first), Some(first)]);
-    // A minute after it was told, it is no flap any more, however often it went to and fro meanwhile.
+    // A minute after the message it is no longer a flap, however often it went to and fro meanwhile.
     edges(&pool, "2026-06-09T23:59:30Z", "2026-06-10T00:00:30Z").await;
     sqlx::query("UPDATE alerts SET created_at = created_at - interval '1 minute' WHERE id = $1")
         .bind(first)
