@@ -36,6 +36,9 @@ pub(super) const LEAST_GAIN: f64 = 0.15;
 /// A brake that comes again and again holds for 2, 4 and at most 8 times as long.
 const MOST_DOUBLED: u32 = 3;
 
+/// Workers of which something waits for less long have not more to do than they can: it waits for its transaction.
+const BEHIND_SECONDS: f64 = 1.0;
+
 /// The most that is remembered: a window of an hour at a sample a second.
 const MOST_REMEMBERED: usize = 3_700;
 
@@ -496,7 +499,8 @@ impl History {
         done.min(self.speed.map_or(f64::INFINITY, |speed| speed * f64::from(workers)))
     }
 
-    /// Events a second that have left the queue since then, if all that time something waited for too long. Else it is what arrives, and not what the workers can do.
+    /// Events a second that have left the queue since then, if all that time something waited for too long. Else it
+    /// is what arrives, and not what the workers can do.
     fn throughput_behind(&self, since: Timestamp) -> Option<f64> {
         let mut lately = self.progress.iter().filter(|progress| progress.at >= since);
         let first = lately.next()?;
@@ -517,16 +521,18 @@ fn throughput(earlier: &Progress, later: &Progress) -> Option<f64> {
     (seconds > 0.0).then(|| per_second(later.left.saturating_sub(earlier.left), seconds))
 }
 
-/// Whether something waits for longer than it should.
+/// Whether something waits for longer than it should, so that the workers have more to do than they can. A policy that starts
+/// workers sooner says nothing of that.
 fn is_behind(queue: &Queue, limits: &Limits) -> bool {
-    queue.oldest_wait_seconds >= limits.wait_seconds
+    queue.oldest_wait_seconds >= limits.wait_seconds.max(BEHIND_SECONDS)
 }
 
 /// What is `wanted` of what there is: while nothing waits for long, workers that are started help nobody. Not so
 /// the first, or those that the policy wants at least.
 fn started(wanted: u32, bound: Bound, sample: &Sample, queue: &Queue, limits: &Limits) -> (u32, Bound) {
     let there = sample.fleet.replicas.max(limits.min).max(1);
-    if wanted > there && !is_behind(queue, limits) { (there, Bound::KeepsUp) } else { (wanted, bound) }
+    let waits = queue.oldest_wait_seconds >= limits.wait_seconds;
+    if wanted > there && !waits { (there, Bound::KeepsUp) } else { (wanted, bound) }
 }
 
 /// Adds what is `new`, and forgets what is not to be kept.

@@ -23,7 +23,8 @@ const LEAST_BUSY_SECONDS: f64 = 0.02;
 /// Events of workers of an earlier version that say something.
 const ENOUGH: u64 = 100;
 
-/// More events a second than any worker does.
+/// Fewer, and more, events a second than any worker does.
+const LEAST: f64 = 1e-3;
 const MOST: f64 = 1e9;
 
 /// What workers showed between two samples: bounds of what one can do, in events a second.
@@ -55,7 +56,7 @@ impl Shown {
                 (rate, (are_behind && done.processed >= ENOUGH).then_some(rate), None)
             }
         };
-        let lowest = if lowest.is_finite() { lowest.min(MOST) } else { 0.0 };
+        let lowest = if lowest.is_finite() { lowest.clamp(LEAST, MOST) } else { LEAST };
         Some(Self { lowest, highest: highest.unwrap_or(f64::INFINITY).max(lowest), batch })
     }
 
@@ -86,7 +87,7 @@ fn full_rate(size: f64, seconds: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scaling::sample::{Queue, Work};
+    use crate::scaling::sample::{Batches, Queue, Work};
 
     /// What a worker did in transactions of these sizes and seconds.
     fn did(batches: impl IntoIterator<Item = (usize, f64)>) -> Done {
@@ -171,6 +172,18 @@ mod tests {
         assert!(stalled < 100.0, "{stalled}");
         let next = believed(Some(stalled), &done(1, 20_000, 0.093, 13e-6)).unwrap();
         assert!(next > 50_000.0, "{next}");
+    }
+
+    #[test]
+    fn numbers_that_no_worker_has_make_no_speed_that_no_worker_has() {
+        for (sizes, seconds) in
+            [(0, 0.0), (u64::MAX, 0.0), (0, f64::INFINITY), (u64::MAX, f64::INFINITY), (1, f64::NAN)]
+        {
+            let batches = Some(Batches { sizes, seconds });
+            let done = since_it_started(Work { processed: 7, busy_seconds: 1.0, batches });
+            let after = Shown::by(&done, true).unwrap().believed(None, 5_000.0).unwrap_or(5_000.0);
+            assert!((LEAST..=MOST).contains(&after), "{sizes} {seconds}: {after}");
+        }
     }
 
     #[test]
