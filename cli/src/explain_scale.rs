@@ -56,6 +56,9 @@ struct Policy {
     /// In how long a backlog is to be gone
     #[arg(long, value_name = "SECONDS")]
     drain_seconds: Option<f64>,
+    /// No worker is started while the oldest event waits for less
+    #[arg(long, value_name = "SECONDS")]
+    wait_seconds: Option<f64>,
     /// No worker is stopped that was needed for so long
     #[arg(long, value_name = "SECONDS")]
     window_seconds: Option<u32>,
@@ -75,6 +78,7 @@ impl Policy {
             prior_rate: self.prior_rate.unwrap_or(recorded.prior_rate),
             headroom: self.headroom.unwrap_or(recorded.headroom),
             drain_seconds: self.drain_seconds.unwrap_or(recorded.drain_seconds),
+            wait_seconds: self.wait_seconds.unwrap_or(recorded.wait_seconds),
             window_seconds: self.window_seconds.unwrap_or(recorded.window_seconds),
             step_seconds: self.step_seconds.unwrap_or(recorded.step_seconds),
             retry_seconds: self.retry_seconds.unwrap_or(recorded.retry_seconds),
@@ -142,10 +146,12 @@ fn explained(recording: &Recording) -> String {
     }
     let _ = writeln!(
         text,
-        "  policy: {} to {} workers, headroom {}, a backlog drained in {} s, {} s of patience, one fewer in {} s\n",
+        "  policy: {} to {} workers, headroom {}, one more if something waits {} s, a backlog drained in {} s, {} s of \
+         patience, one fewer in {} s\n",
         limits.min,
         limits.max,
         limits.headroom,
+        limits.wait_seconds,
         limits.drain_seconds,
         limits.window_seconds,
         limits.step_seconds
@@ -154,8 +160,19 @@ fn explained(recording: &Recording) -> String {
 }
 
 /// The table's columns.
-const HEADER: [&str; 10] =
-    ["TIME", "λ/s", "μ/s", "BACKLOG", "WAIT s", "NEED FOR λ", "+ BACKLOG", "BOUND", "READY", "WORKERS"];
+const HEADER: [&str; 11] = [
+    "TIME",
+    "λ/s",
+    "μ/s",
+    "BATCH",
+    "BACKLOG",
+    "WAIT s",
+    "NEED FOR λ",
+    "+ BACKLOG",
+    "BOUND",
+    "READY",
+    "WORKERS",
+];
 
 fn table(records: &[Record]) -> String {
     let row = |record: &Record| {
@@ -175,16 +192,17 @@ fn table(records: &[Record]) -> String {
                 } else {
                     format!("({})", number(estimate.service_rate))
                 },
+                estimate.batch.map_or_else(|| "-".to_owned(), number),
                 estimate.backlog.to_string(),
                 format!("{:.1}", estimate.oldest_wait_seconds),
                 format!("{:.2}", estimate.for_arrivals),
                 format!("{:.2}", estimate.for_backlog),
                 bound(estimate.bound).to_owned(),
             ],
-            None => ["-"; 7].map(str::to_owned),
+            None => ["-"; 8].map(str::to_owned),
         };
-        let [lambda, mu, backlog, wait, arrivals, drain, bound] = &cells;
-        line([&time, lambda, mu, backlog, wait, arrivals, drain, bound, &ready, &workers])
+        let [lambda, mu, batch, backlog, wait, arrivals, drain, bound] = &cells;
+        line([&time, lambda, mu, batch, backlog, wait, arrivals, drain, bound, &ready, &workers])
             .trim_end()
             .to_owned()
             + &format!("  {}\n", decision.reason.word())
@@ -193,9 +211,11 @@ fn table(records: &[Record]) -> String {
     std::iter::once(header).chain(records.iter().map(row)).collect()
 }
 
-fn line([time, lambda, mu, backlog, wait, arrivals, drain, bound, ready, workers]: [&str; 10]) -> String {
+fn line(columns: [&str; 11]) -> String {
+    let [time, lambda, mu, batch, backlog, wait, arrivals, drain, bound, ready, workers] = columns;
     format!(
-        "{time:<10} {lambda:>8} {mu:>9} {backlog:>9} {wait:>7} {arrivals:>11} {drain:>10}  {bound:<9} {ready:>5} {workers:>8}"
+        "{time:<10} {lambda:>8} {mu:>9} {batch:>6} {backlog:>9} {wait:>7} {arrivals:>11} {drain:>10}  {bound:<9} \
+         {ready:>5} {workers:>8}"
     )
 }
 
@@ -205,6 +225,7 @@ fn bound(bound: Bound) -> &'static str {
         Bound::Backlog => "backlog",
         Bound::Minimum => "minimum",
         Bound::Maximum => "maximum",
+        Bound::KeepsUp => "keeps up",
         Bound::NoGain { .. } => "no gain",
         Bound::Idle => "idle",
     }
@@ -313,6 +334,7 @@ mod tests {
             queue.pushed += 1_250;
             queue.left += 1_250;
             queue.entries_added += 5;
+            queue.oldest_wait_seconds = 1.5;
             let fleet = Fleet { replicas, ready: replicas, ..Fleet::default() };
             let sample = Sample { at, queue: Some(queue.clone()), fleet };
             let decision = decide(&history, &sample, &limits);
@@ -330,12 +352,12 @@ mod tests {
   at 2026-06-15T12:01:00Z
   why 3 and not 4: 3 are needed; one more would be if more than 250 events/s arrived, as long as nothing waits
   why 3 and not 2: 3 are needed
-  policy: 1 to 4 workers, headroom 1.2, a backlog drained in 30 s, 180 s of patience, one fewer in 60 s
+  policy: 1 to 4 workers, headroom 1.2, one more if something waits 1 s, a backlog drained in 30 s, 180 s of patience, one fewer in 60 s
 
-TIME            λ/s       μ/s   BACKLOG  WAIT s  NEED FOR λ  + BACKLOG  BOUND     READY  WORKERS  REASON
-12:00:05Z         0     (100)         0     0.0        0.00       0.00  minimum       1        1  TooFewSamples
-12:00:10Z       250     (100)         0     0.0        3.00       0.00  arrivals      1        1  TooFewSamples
-12:00:15Z       250     (100)         0     0.0        3.00       0.00  arrivals      1      1→3  Grown
+TIME            λ/s       μ/s  BATCH   BACKLOG  WAIT s  NEED FOR λ  + BACKLOG  BOUND     READY  WORKERS  REASON
+12:00:05Z         0     (100)      -         0     1.5        0.00       0.00  minimum       1        1  TooFewSamples
+12:00:10Z       250     (100)      -         0     1.5        3.00       0.00  arrivals      1        1  TooFewSamples
+12:00:15Z       250     (100)      -         0     1.5        3.00       0.00  arrivals      1      1→3  Grown
 ";
         assert!(text.starts_with(expected), "{text}");
         assert_eq!(text.lines().count(), 19);

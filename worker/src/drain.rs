@@ -3,16 +3,17 @@
 //! An entry is confirmed only after PostgreSQL has committed it. Whatever goes wrong before that,
 //! the entry comes again, to this worker or to another, and counts once.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use flagmeter_core::scaling::sample;
 use flagmeter_runtime::admin::Readiness;
 use flagmeter_runtime::clock::Clock;
 use flagmeter_store::postgres::alerts;
 use flagmeter_store::postgres::batch::Counter;
 use flagmeter_store::postgres::retention::{self, Kept, Limits};
 use flagmeter_store::postgres::{self, dead_letters};
-use flagmeter_store::queue::{EventQueue, Heartbeat};
+use flagmeter_store::queue::EventQueue;
 use flagmeter_store::{PgPool, StoreError};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -76,23 +77,23 @@ pub struct Drain {
     pub left_behind: Duration,
 }
 
-/// How much a worker did, and how long it took. The quotient is what one worker can do.
+/// How much a worker did, in transactions of which size, and how long they took.
 #[derive(Debug, Default)]
-pub struct Work {
-    events: AtomicU64,
-    busy_microseconds: AtomicU64,
-}
+pub struct Work(Mutex<sample::Work>);
 
 impl Work {
-    fn add(&self, events: usize, busy: Duration) {
-        self.events.fetch_add(events as u64, Ordering::Relaxed);
-        self.busy_microseconds
-            .fetch_add(u64::try_from(busy.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    /// Adds a transaction of `events`.
+    fn add(&self, events: usize, took: Duration) {
+        self.total().add(events, took.as_secs_f64());
     }
 
-    fn so_far(&self) -> Heartbeat {
-        let busy = Duration::from_micros(self.busy_microseconds.load(Ordering::Relaxed));
-        Heartbeat { processed: self.events.load(Ordering::Relaxed), busy_seconds: busy.as_secs_f64() }
+    fn so_far(&self) -> sample::Work {
+        *self.total()
+    }
+
+    fn total(&self) -> MutexGuard<'_, sample::Work> {
+        // A panic while it was held leaves numbers, which are as good as any.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -300,6 +301,8 @@ impl Drain {
             return true;
         }
         let start = Instant::now();
+        // Without those that failed: that PostgreSQL was away says nothing of how fast it counts.
+        let mut attempt = start;
         let mut patience = Patience::new();
         while let Err(error) = self.apply(hand, start).await {
             self.failed(Step::Apply, &error);
@@ -312,12 +315,13 @@ impl Drain {
             if !patience.wait(shutdown).await {
                 return false;
             }
+            attempt = Instant::now();
         }
         self.readiness.met(DATABASE);
-        self.work.add(hand.events, start.elapsed());
         let counted = hand.readable.iter().map(|entry| (entry.entry_id.as_str(), entry.batch.events.len()));
         let kept = hand.unreadable.iter().map(|(entry_id, ..)| (entry_id.as_str(), 0));
         let confirmed = self.queue.confirm(&counted.chain(kept).collect::<Vec<_>>()).await;
+        self.work.add(hand.events, attempt.elapsed());
         confirmed.inspect_err(|error| self.failed(Step::Confirm, error)).is_ok()
     }
 

@@ -223,6 +223,8 @@ pods may do it at once. Not a hook: a hook would run before a database of the sa
   value: {{ .eventsPerSecond | int64 | quote }}
 - name: FLAGMETER_SCALE_HEADROOM
   value: {{ .headroom | quote }}
+- name: FLAGMETER_SCALE_WAIT_SECONDS
+  value: {{ .waitSeconds | quote }}
 - name: FLAGMETER_SCALE_DRAIN_SECONDS
   value: {{ .drainSeconds | int64 | quote }}
 - name: FLAGMETER_SCALE_INTERVAL_SECONDS

@@ -276,6 +276,7 @@ fn scaling_cases() -> Vec<Case> {
         case("maxReplicas", "MAX", json!(5)),
         case("eventsPerSecond", "PRIOR_RATE", json!(20_000_000)),
         case("headroom", "HEADROOM", json!(1.5)),
+        case("waitSeconds", "WAIT_SECONDS", json!(0.5)),
         case("drainSeconds", "DRAIN_SECONDS", json!(10)),
         case("intervalSeconds", "INTERVAL_SECONDS", json!(1)),
         case("windowSeconds", "WINDOW_SECONDS", json!(60)),

@@ -3,6 +3,7 @@
 //! - [`sample`] is what one look at the queue and at the Deployment finds, and when it is not to be trusted.
 //! - [`limits`] is the policy.
 //! - [`history`] is what earlier samples taught: how fast events arrive, how fast a worker is.
+//! - `speed` is how the latter is told from what workers say of their transactions.
 //! - [`decision`] is the answer, with its reason in words.
 //! - [`record`] is how both are kept, and how they are run through another policy.
 
@@ -11,19 +12,21 @@ pub mod history;
 pub mod limits;
 pub mod record;
 pub mod sample;
+mod speed;
 
 pub use decision::{Decision, Reason};
 pub use history::History;
 pub use limits::Limits;
 pub use sample::Sample;
 
-use crate::scaling::decision::{Estimate, Patience};
+use crate::scaling::decision::{Bound, Estimate, Patience};
 use crate::scaling::sample::Doubt;
 
 /// How many workers there should be after `sample`, and why.
 ///
 /// What is needed keeps up with the arrivals, with room to spare, and drains the backlog in time. More are
-/// started at once: a long queue is lost time. One at a time is stopped, and only if no sample of the last
+/// started at once, if the oldest event waits for longer than it should: a long queue is lost time, and without one
+/// nobody is helped. One at a time is stopped, and only if no sample of the last
 /// window needed as many: a spare worker is only a spare worker. A sample that cannot be trusted never takes
 /// a worker away, and neither does one that somebody else's decision stands against.
 ///
@@ -81,7 +84,8 @@ fn trusted(history: &History, sample: &Sample, estimate: &Estimate, limits: &Lim
     if let Some(doubt) = history.too_little(fleet) {
         return (current, Reason::Held(doubt));
     }
-    if let Some(gain) = history.no_gain(sample, estimate, limits).filter(|_| current > limits.min.max(1)) {
+    let can_shrink = current > limits.min.max(1) && fleet.unsettled().is_none();
+    if let Some(gain) = history.no_gain(sample, estimate, limits).filter(|_| can_shrink) {
         return (current - 1, Reason::NoGain(gain));
     }
     if wanted > current {
@@ -103,13 +107,10 @@ fn trusted(history: &History, sample: &Sample, estimate: &Estimate, limits: &Lim
 /// Why a worker that is not needed is not stopped yet.
 fn patience(history: &History, sample: &Sample, estimate: &Estimate, limits: &Limits) -> Option<Patience> {
     let current = sample.fleet.replicas;
-    let calm_from = history.window_is_known_at(limits);
-    if calm_from.is_none_or(|known| sample.at < known) {
-        return Some(Patience::Unknown { until: calm_from });
-    }
-    let highest = history.highest_wanted(sample.at, limits).max(estimate.wanted);
-    if highest >= current {
-        return Some(Patience::Window { highest });
+    // Those that made nothing faster are not missed, whatever seemed to need them.
+    let brings_nothing = matches!(estimate.bound, Bound::NoGain { .. });
+    if let Some(patience) = needed(history, sample, estimate, limits).filter(|_| !brings_nothing) {
+        return Some(patience);
     }
     if let Some(until) = history.next_step(limits).filter(|until| sample.at < *until) {
         return Some(Patience::Step { until });
@@ -120,10 +121,20 @@ fn patience(history: &History, sample: &Sample, estimate: &Estimate, limits: &Li
             .filter(|until| sample.at < *until)
             .map(|until| Patience::Idle { until });
     }
-    if estimate.for_arrivals > 0.9 * f64::from(current - 1) {
+    if !brings_nothing && estimate.for_arrivals > 0.9 * f64::from(current - 1) {
         return Some(Patience::Margin);
     }
     None
+}
+
+/// Whether the worker was, or may have been, needed within the last window.
+fn needed(history: &History, sample: &Sample, estimate: &Estimate, limits: &Limits) -> Option<Patience> {
+    let known_from = history.window_is_known_at(limits);
+    if known_from.is_none_or(|known| sample.at < known) {
+        return Some(Patience::Unknown { until: known_from });
+    }
+    let highest = history.highest_wanted(sample.at, limits).max(estimate.wanted);
+    (highest >= sample.fleet.replicas).then_some(Patience::Window { highest })
 }
 
 #[cfg(test)]

@@ -1,10 +1,15 @@
 //! At which percents of the quota something is recorded, and what is still to be recorded.
 
+use jiff::SignedDuration;
+
 /// The most thresholds that a tenant may have.
 pub const MAX_THRESHOLDS: usize = 10;
 
 /// The highest threshold, in percent.
 pub const MAX_PERCENT: i32 = 1_000;
+
+/// A threshold that recovers and is crossed again at the same quota this soon after its message gets no second message.
+pub const FLAP: SignedDuration = SignedDuration::from_mins(1);
 
 /// Percents of the quota, ascending, each once: at most [`MAX_THRESHOLDS`], each from 1 to [`MAX_PERCENT`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +87,8 @@ pub struct Recorded {
     pub quota: i64,
     /// What happened.
     pub kind: Kind,
+    /// Whether the message about it, or about the one that stood for it, is less than [`FLAP`] old.
+    pub is_told_lately: bool,
 }
 
 /// What is to be recorded of a period.
@@ -89,6 +96,9 @@ pub struct Recorded {
 pub struct Due {
     /// Thresholds that are reached, the highest first: that one is told, and stands for the others.
     pub crossed: Vec<i32>,
+    /// Thresholds that are reached again just after they were told at this quota, the highest first: recorded without a
+    /// message.
+    pub crossed_again: Vec<i32>,
     /// Thresholds that are out of reach again, ascending.
     pub recovered: Vec<i32>,
 }
@@ -97,32 +107,68 @@ impl Due {
     /// Whether nothing is to be recorded.
     #[must_use]
     pub fn is_nothing(&self) -> bool {
-        self.crossed.is_empty() && self.recovered.is_empty()
+        self.crossed.is_empty() && self.crossed_again.is_empty() && self.recovered.is_empty()
     }
 }
 
 /// What is to be recorded of a period in which `used` tokens were used, held against `quota`, where `recorded`, oldest
 /// first, is what was recorded of it.
 ///
-/// The same question whether usage has changed or the quota. A threshold is recorded as crossed once for each quota,
-/// so another quota arms it anew; and as recovered if the newest record of it is a crossing at a lower quota. Usage
-/// that falls because an event was taken back recovers nothing: it reached the threshold, and whoever was told was
-/// told right.
+/// The same question whether usage has changed or the quota. A threshold is recorded as crossed once for each quota, and
+/// as recovered if the newest record of it is a crossing at a lower quota. That arms it: what was recorded before no
+/// longer counts, so that it is crossed, and told, again. Only if its message at the same quota is
+/// less than [`FLAP`] old there is no second one: a boost was put in and taken out, or two workers looked at it by clocks that
+/// differ.
+///
+/// Usage that falls because an event was taken back recovers nothing: it reached the threshold, and the message was
+/// right.
 #[must_use]
 pub fn due(used: i64, quota: i64, thresholds: &Thresholds, recorded: &[Recorded]) -> Due {
-    let known = |threshold, kind| recorded.contains(&Recorded { threshold, quota, kind });
-    let reached = thresholds.reached(used, quota).iter().rev().copied();
-    let crossed = reached.filter(|threshold| !known(*threshold, Kind::Crossed)).collect();
-    let newest = |threshold| recorded.iter().rev().find(|record| record.threshold == threshold);
-    let mut recovered: Vec<i32> = recorded.iter().map(|record| record.threshold).collect();
-    recovered.sort_unstable();
-    recovered.dedup();
-    recovered.retain(|threshold| {
-        newest(*threshold).is_some_and(|record| record.kind == Kind::Crossed && record.quota < quota)
+    let mut due = Due::default();
+    for threshold in thresholds.reached(used, quota).iter().rev().copied() {
+        match crossing(threshold, quota, recorded) {
+            Crossing::Known => {}
+            Crossing::Told => due.crossed.push(threshold),
+            Crossing::Flap => due.crossed_again.push(threshold),
+        }
+    }
+    due.recovered = recorded.iter().map(|record| record.threshold).collect();
+    due.recovered.sort_unstable();
+    due.recovered.dedup();
+    due.recovered.retain(|threshold| {
+        let newest = recorded.iter().rfind(|record| record.threshold == *threshold);
+        newest.is_some_and(|record| record.kind == Kind::Crossed && record.quota < quota)
             && !is_reached(*threshold, used, quota)
-            && !known(*threshold, Kind::Recovered)
     });
-    Due { crossed, recovered }
+    due
+}
+
+/// What a threshold that is reached comes to.
+enum Crossing {
+    /// It is recorded.
+    Known,
+    /// It is to be recorded, and told.
+    Told,
+    /// It is to be recorded, since it recovered, but was told only just.
+    Flap,
+}
+
+fn crossing(threshold: i32, quota: i64, recorded: &[Recorded]) -> Crossing {
+    let is_here = |record: &&Recorded| record.kind == Kind::Crossed && record.quota == quota;
+    let of_it = || recorded.iter().rev().filter(|record| record.threshold == threshold);
+    let mut since_recovery = of_it().take_while(|record| record.kind != Kind::Recovered).peekable();
+    let recovered = since_recovery.peek().is_none();
+    let told_lately = of_it().filter(is_here).any(|record| record.is_told_lately);
+    if since_recovery.any(|record| is_here(&record)) {
+        Crossing::Known
+    } else if !told_lately {
+        Crossing::Told
+    } else if recovered {
+        Crossing::Flap
+    } else {
+        // It was crossed all the time, at other quotas. If that lasts, the next look records it.
+        Crossing::Known
+    }
 }
 
 #[cfg(test)]
@@ -136,12 +182,18 @@ mod tests {
         Thresholds::try_from(percents.to_vec()).unwrap()
     }
 
+    /// Told only just.
     fn crossed(threshold: i32, quota: i64) -> Recorded {
-        Recorded { threshold, quota, kind: Kind::Crossed }
+        Recorded { threshold, quota, kind: Kind::Crossed, is_told_lately: true }
+    }
+
+    /// Told a minute ago, or longer.
+    fn crossed_before(threshold: i32, quota: i64) -> Recorded {
+        Recorded { is_told_lately: false, ..crossed(threshold, quota) }
     }
 
     fn recovered(threshold: i32, quota: i64) -> Recorded {
-        Recorded { threshold, quota, kind: Kind::Recovered }
+        Recorded { kind: Kind::Recovered, ..crossed_before(threshold, quota) }
     }
 
     #[test]
@@ -212,9 +264,78 @@ mod tests {
             ),
         ];
         for (what, used, quota, recorded, crossed, recovered) in cases {
-            let expected = Due { crossed: crossed.to_vec(), recovered: recovered.to_vec() };
-            assert_eq!(due(used, quota, &all, recorded), expected, "{what}");
+            let due = due(used, quota, &all, recorded);
+            assert_eq!((&*due.crossed, &*due.recovered), (crossed, recovered), "{what}");
         }
+    }
+
+    #[test]
+    fn a_recovery_arms_a_threshold_again_and_a_flap_is_not_told() {
+        let only = thresholds(&[80]);
+        // What, used, quota, recorded, told, not told.
+        let cases: [(&str, i64, i64, &[Recorded], &[i32], &[i32]); 7] = [
+            (
+                "a boost ended, at 180 %",
+                1_800,
+                1_000,
+                &[crossed_before(80, 1_000), recovered(80, 2_500)],
+                &[80],
+                &[],
+            ),
+            ("it ended within a minute", 900, 1_000, &[crossed(80, 1_000), recovered(80, 2_500)], &[], &[80]),
+            (
+                "that is known by now",
+                900,
+                1_000,
+                &[crossed(80, 1_000), recovered(80, 2_500), crossed(80, 1_000)],
+                &[],
+                &[],
+            ),
+            (
+                "and the next one is true",
+                900,
+                1_000,
+                &[
+                    crossed_before(80, 1_000),
+                    recovered(80, 2_500),
+                    crossed_before(80, 1_000),
+                    recovered(80, 2_500),
+                ],
+                &[80],
+                &[],
+            ),
+            (
+                "another quota is no flap",
+                1_800,
+                1_100,
+                &[crossed(80, 1_000), recovered(80, 2_500)],
+                &[80],
+                &[],
+            ),
+            (
+                "a former quota, reached all the time, is known",
+                1_800,
+                1_000,
+                &[crossed_before(80, 1_000), crossed_before(80, 1_500)],
+                &[],
+                &[],
+            ),
+            (
+                "a former quota, after a recovery and a crossing of the boosted one, is not",
+                2_100,
+                1_000,
+                &[crossed_before(80, 1_000), recovered(80, 2_500), crossed_before(80, 2_500)],
+                &[80],
+                &[],
+            ),
+        ];
+        for (what, used, quota, recorded, told, not_told) in cases {
+            let due = due(used, quota, &only, recorded);
+            assert_eq!((&*due.crossed, &*due.crossed_again), (told, not_told), "{what}");
+        }
+        // The boost comes again: it recovers again, at the same quota.
+        let again = [crossed_before(80, 1_000), recovered(80, 2_500), crossed_before(80, 1_000)];
+        assert_eq!(due(1_800, 2_500, &only, &again).recovered, [80]);
     }
 
     fn any_thresholds() -> impl Strategy<Value = Thresholds> {
@@ -222,34 +343,93 @@ mod tests {
             .prop_map(|percents| Thresholds::try_from(percents.into_iter().collect::<Vec<_>>()).unwrap())
     }
 
-    /// A history: usage or quota changes, and each time what is due is recorded.
-    fn record(recorded: &mut Vec<Recorded>, quota: i64, due: &Due) {
-        recorded.extend(due.crossed.iter().map(|threshold| crossed(*threshold, quota)));
-        recorded.extend(due.recovered.iter().map(|threshold| recovered(*threshold, quota)));
+    /// What is recorded of a period, and the second at which each record was told.
+    #[derive(Default)]
+    struct History {
+        records: Vec<Recorded>,
+        told_at: Vec<Option<u32>>,
+    }
+
+    impl History {
+        /// Looks at `second`, and records what is due.
+        fn look(&mut self, second: u32, used: i64, quota: i64, thresholds: &Thresholds) -> Due {
+            for (record, told_at) in self.records.iter_mut().zip(&self.told_at) {
+                record.is_told_lately = told_at.is_some_and(|at| i64::from(second - at) < FLAP.as_secs());
+            }
+            let due = due(used, quota, thresholds, &self.records);
+            let at = |told| move |threshold: &i32| (crossed(*threshold, quota), told);
+            // One that is not told is stood for by the one that was.
+            let before = |threshold: &i32| {
+                let same = |record: &Recorded| record.threshold == *threshold && record.quota == quota;
+                let place =
+                    self.records.iter().rposition(|record| same(record) && record.kind == Kind::Crossed);
+                (crossed(*threshold, quota), self.told_at[place.unwrap()])
+            };
+            let again: Vec<_> = due.crossed_again.iter().map(before).collect();
+            let recovered = due.recovered.iter().map(|threshold| (recovered(*threshold, quota), None));
+            let all = due.crossed.iter().map(at(Some(second))).chain(again).chain(recovered);
+            for (record, told_at) in all.collect::<Vec<_>>() {
+                self.records.push(record);
+                self.told_at.push(told_at);
+            }
+            due
+        }
+    }
+
+    /// A quota: often one of a few, as boosts that come and go make them.
+    fn any_quota() -> impl Strategy<Value = i64> {
+        prop_oneof![3 => prop::sample::select(vec![1_000_i64, 2_500, 4_000]), 1 => 1_i64..5_000]
     }
 
     proptest! {
         #[test]
-        fn whatever_happens_nothing_is_recorded_twice_and_everything_reached_is_recorded(
+        fn whatever_happens_each_true_crossing_is_told_once_and_everything_reached_is_recorded(
             thresholds in any_thresholds(),
-            steps in prop::collection::vec((-500_i64..2_000, 1_i64..5_000), 1..40),
+            steps in prop::collection::vec((-500_i64..2_000, any_quota(), 0_u32..200), 1..60),
         ) {
-            let (mut used, mut recorded) = (0, Vec::new());
-            for (tokens, quota) in steps {
+            let (mut used, mut second, mut history) = (0, 0, History::default());
+            let mut told: Vec<(i32, i64, u32)> = Vec::new();
+            for (tokens, quota, seconds) in steps {
                 used += tokens;
-                let now = due(used, quota, &thresholds, &recorded);
-                record(&mut recorded, quota, &now);
-                let again = due(used, quota, &thresholds, &recorded);
-                prop_assert!(again.is_nothing(), "{again:?}");
-                for threshold in thresholds.percents() {
-                    prop_assert!(
-                        !is_reached(*threshold, used, quota) || recorded.contains(&crossed(*threshold, quota))
-                    );
+                second += seconds;
+                let before = history.records.clone();
+                let now = history.look(second, used, quota, &thresholds);
+                // Looked at again, at once or later, it is nothing new: reviews look back.
+                for later in [0, 1, 59, 61, 300] {
+                    let length = history.records.len();
+                    let again = history.look(second + later, used, quota, &thresholds);
+                    let late = again.crossed.iter().all(|threshold| told.iter().any(|(one, at, when)| {
+                        (one, at) == (threshold, &quota) && i64::from(second - when) < FLAP.as_secs()
+                    }));
+                    prop_assert!(again.crossed_again.is_empty() && again.recovered.is_empty() && late, "{again:?}");
+                    history.records.truncate(length);
+                    history.told_at.truncate(length);
+                }
+                for threshold in thresholds.percents().iter().copied().filter(|one| is_reached(*one, used, quota)) {
+                    let newest = history.records.iter().rfind(|record| record.threshold == threshold);
+                    prop_assert_eq!(newest.map(|record| record.kind), Some(Kind::Crossed));
+                    let known = |record: &Recorded| record.threshold == threshold && record.quota == quota;
+                    prop_assert!(history.records.iter().any(known));
+                }
+                for threshold in &now.crossed {
+                    // Told again at one quota only after it recovered, and a minute after it was told last.
+                    let last = told.iter().rfind(|(one, at, _)| (one, *at) == (threshold, quota));
+                    if let Some((_, _, when)) = last {
+                        prop_assert!(i64::from(second - when) >= FLAP.as_secs());
+                        let of_it = before.iter().rev().filter(|record| record.threshold == *threshold);
+                        let mut since =
+                            of_it.take_while(|record| (record.kind, record.quota) != (Kind::Crossed, quota));
+                        prop_assert!(since.any(|record| record.kind == Kind::Recovered));
+                    }
+                    told.push((*threshold, quota, second));
                 }
                 prop_assert!(now.crossed.is_sorted_by(|one, other| one > other));
             }
-            for (index, record) in recorded.iter().enumerate() {
-                prop_assert!(!recorded[index + 1..].contains(record), "{record:?}");
+            // Recoveries are of something.
+            for threshold in thresholds.percents() {
+                let of_it: Vec<_> = history.records.iter().filter(|record| record.threshold == *threshold).collect();
+                prop_assert!(of_it.first().is_none_or(|first| first.kind == Kind::Crossed));
+                prop_assert!(of_it.windows(2).all(|pair| pair.iter().any(|record| record.kind == Kind::Crossed)));
             }
         }
 
@@ -259,18 +439,16 @@ mod tests {
             quota in 1_i64..5_000,
             steps in prop::collection::vec(-500_i64..2_000, 1..40),
         ) {
-            let (mut used, mut asked, mut always) = (0, Vec::new(), Vec::new());
+            let (mut used, mut asked, mut always) = (0, History::default(), History::default());
             for tokens in steps {
                 let before = used;
                 used += tokens;
                 if thresholds.newly_reached(before, used, quota) {
-                    let now = due(used, quota, &thresholds, &asked);
-                    record(&mut asked, quota, &now);
+                    asked.look(0, used, quota, &thresholds);
                 }
-                let now = due(used, quota, &thresholds, &always);
-                record(&mut always, quota, &now);
+                always.look(0, used, quota, &thresholds);
             }
-            prop_assert_eq!(asked, always);
+            prop_assert_eq!(asked.records, always.records);
         }
     }
 }

@@ -11,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use deadpool_redis::redis;
+use flagmeter_core::scaling::sample::Work;
 use jiff::{SignedDuration, Timestamp};
 use redis::aio::MultiplexedConnection;
 use redis::streams::{
@@ -85,16 +86,6 @@ pub struct Load {
     pub used_memory: u64,
     /// Bytes that it may use; `None` if nobody set a limit.
     pub max_memory: Option<u64>,
-}
-
-/// What a worker says of itself: totals since it started, from which a reader takes differences.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Heartbeat {
-    /// Events that it counted, found repeated, or put aside.
-    pub processed: u64,
-    /// Seconds in which it was at work on them.
-    pub busy_seconds: f64,
 }
 
 /// What Valkey does before it answers.
@@ -351,12 +342,12 @@ impl EventQueue {
     /// # Errors
     ///
     /// [`StoreError::Queue`].
-    pub async fn heartbeat(&self, consumer: &str, heartbeat: Heartbeat) -> Result<(), StoreError> {
+    pub async fn heartbeat(&self, consumer: &str, work: Work) -> Result<(), StoreError> {
         let doing = "say what this worker did";
         let mut connection = self.connection(doing).await?;
         let key = self.beside(&format!("{WORKER}:{consumer}"));
-        // Two numbers always are JSON.
-        let text = serde_json::to_string(&heartbeat).unwrap_or_default();
+        // Numbers always are JSON. Fields that are new are no trouble to a reader of an earlier version.
+        let text = serde_json::to_string(&work).unwrap_or_default();
         // Also where Valkey is full: then it matters most.
         let script = redis::Script::new(
             "#!lua flags=allow-oom
@@ -372,7 +363,7 @@ impl EventQueue {
     /// # Errors
     ///
     /// [`StoreError::Queue`].
-    pub async fn heartbeats(&self) -> Result<BTreeMap<String, Heartbeat>, StoreError> {
+    pub async fn heartbeats(&self) -> Result<BTreeMap<String, Work>, StoreError> {
         let doing = "hear what the workers did";
         let mut connection = self.connection(doing).await?;
         let consumers: redis::RedisResult<StreamInfoConsumersReply> =
@@ -382,10 +373,8 @@ impl EventQueue {
         for consumer in consumers {
             let key = self.beside(&format!("{WORKER}:{}", consumer.name));
             let said: redis::RedisResult<Option<String>> = connection.get(key).await;
-            if let Some(heartbeat) =
-                self.checked(doing, said)?.and_then(|said| serde_json::from_str(&said).ok())
-            {
-                heartbeats.insert(consumer.name, heartbeat);
+            if let Some(work) = self.checked(doing, said)?.and_then(|said| serde_json::from_str(&said).ok()) {
+                heartbeats.insert(consumer.name, work);
             }
         }
         Ok(heartbeats)

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use flagmeter_core::scaling::sample::{Queue, Work};
-use flagmeter_store::queue::{Durability, EventQueue, Heartbeat, RawEntry};
+use flagmeter_store::queue::{Durability, EventQueue, RawEntry};
 use flagmeter_store::testing;
 use jiff::Timestamp;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -105,9 +105,13 @@ async fn a_worker_is_heard_and_tenants_are_kept() {
     let queue = testing::queue().unwrap();
     queue.create_group().await.unwrap();
     queue.read("a", 1, SOON).await.unwrap();
-    let heartbeat = Heartbeat { processed: 7, busy_seconds: 0.5 };
-    queue.heartbeat("a", heartbeat).await.unwrap();
-    assert_eq!(queue.heartbeats().await.unwrap(), [("a".to_owned(), heartbeat)].into());
+    let mut work = Work { processed: 7, busy_seconds: 0.5, ..Work::default() };
+    queue.heartbeat("a", work).await.unwrap();
+    assert_eq!(queue.heartbeats().await.unwrap(), [("a".to_owned(), work)].into());
+    work.add(3, 0.25);
+    queue.heartbeat("a", work).await.unwrap();
+    assert_eq!(queue.heartbeats().await.unwrap(), [("a".to_owned(), work)].into());
+    assert_eq!(queue.sample().await.unwrap().workers, [("a".to_owned(), work)].into());
     assert_eq!(queue.kept_tenants().await.unwrap(), None);
     queue.keep_tenants(b"known").await.unwrap();
     assert_eq!(queue.kept_tenants().await.unwrap().as_deref(), Some(b"known".as_slice()));
@@ -148,11 +152,11 @@ async fn a_sample_has_all_numbers_of_one_instant_and_they_agree() {
     assert_eq!(claimed.len(), 4);
     let all: Vec<_> = claimed.iter().map(|entry| (entry.entry_id.as_str(), 10)).collect();
     queue.confirm(&all).await.unwrap();
-    let work = Heartbeat { processed: 44, busy_seconds: 0.25 };
+    let work = Work { processed: 44, busy_seconds: 0.25, ..Work::default() };
     queue.heartbeat("b", work).await.unwrap();
     let sample = numbers(44, 44, 0, 0).await;
     assert_eq!(sample.entries_added, 6);
-    assert_eq!(sample.workers, [("b".to_owned(), Work { processed: 44, busy_seconds: 0.25 })].into());
+    assert_eq!(sample.workers, [("b".to_owned(), work)].into());
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use prometheus::{Gauge, IntCounterVec, Opts, Registry};
 pub struct Metrics {
     lambda: Gauge,
     mu: Gauge,
+    batch: Gauge,
     backlog: Gauge,
     oldest_wait: Gauge,
     desired: Gauge,
@@ -39,7 +40,14 @@ impl Metrics {
         registry.register(Box::new(decisions.clone()))?;
         Ok(Self {
             lambda: gauge("lambda", "Events that arrive in a second, smoothed")?,
-            mu: gauge("mu", "Events that a worker does in a second in which it is at work")?,
+            mu: gauge(
+                "mu",
+                "Events that a worker does in a second in which it is at work, in full transactions",
+            )?,
+            batch: gauge(
+                "batch_events",
+                "Events in the transaction that the mean event was in; 0 if not known",
+            )?,
             backlog: gauge("backlog", "Events in the queue: waiting, or in a worker's hands")?,
             oldest_wait: gauge("oldest_wait_seconds", "How long the oldest entry has been in the queue")?,
             desired: gauge("desired", "Workers that the rule wants, within the bounds")?,
@@ -56,6 +64,7 @@ impl Metrics {
         if let Some(estimate) = &decision.estimate {
             self.lambda.set(estimate.arrival_rate);
             self.mu.set(estimate.service_rate);
+            self.batch.set(estimate.batch.unwrap_or_default());
             // Exact up to 2^53 events.
             #[expect(clippy::cast_precision_loss, reason = "a queue never holds as many")]
             self.backlog.set(estimate.backlog as f64);

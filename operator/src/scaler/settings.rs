@@ -57,6 +57,7 @@ fn limits(env: &mut Env) -> Option<Limits> {
     let prior_rate = factor("priorRate", default.prior_rate);
     let headroom = factor("headroom", default.headroom);
     let drain_seconds = factor("drainSeconds", default.drain_seconds);
+    let wait_seconds = factor("waitSeconds", default.wait_seconds);
     let fallback = env.optional(&variable("fallback"));
     Some(Limits {
         min: min?,
@@ -64,6 +65,7 @@ fn limits(env: &mut Env) -> Option<Limits> {
         prior_rate: prior_rate?,
         headroom: headroom?,
         drain_seconds: drain_seconds?,
+        wait_seconds: wait_seconds?,
         window_seconds: window_seconds?,
         step_seconds: step_seconds?,
         pause_seconds: pause_seconds?,

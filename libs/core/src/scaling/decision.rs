@@ -113,10 +113,14 @@ pub struct Gain {
 pub struct Estimate {
     /// λ: events that arrive in a second.
     pub arrival_rate: f64,
-    /// μ: events that a worker does in a second in which it is at work.
+    /// μ: events that a worker does in a second in which it is at work, in full transactions.
     pub service_rate: f64,
     /// Whether μ was measured; if not, it is the policy's prior.
     pub measured: bool,
+    /// Events in the transaction that the mean event was in, if the workers say so. From 1,000 on it says how fast a
+    /// worker is; below, only how fast at least.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<f64>,
     /// B: events that wait, or are in hand.
     pub backlog: u64,
     /// Seconds that the oldest of them has waited.
@@ -143,6 +147,8 @@ pub enum Bound {
     Minimum,
     /// The policy's maximum: more are needed.
     Maximum,
+    /// More are needed by the rule, but the oldest event waits for less than the policy allows.
+    KeepsUp,
     /// More are needed by the rule, but made nothing faster when they were tried.
     NoGain {
         /// When they may be tried again.
@@ -150,6 +156,16 @@ pub enum Bound {
     },
     /// Nothing has arrived for long.
     Idle,
+}
+
+impl Gain {
+    /// How many workers do what is done now, each as much as one did before: fewer than there are, and not fewer than
+    /// before.
+    pub(super) fn enough(&self, workers: u32) -> u32 {
+        let each = self.before / f64::from(self.from.max(1));
+        let enough = super::history::whole(self.now / each - super::history::LEAST_GAIN);
+        enough.clamp(self.from, workers.saturating_sub(1).max(self.from))
+    }
 }
 
 impl Estimate {
@@ -220,6 +236,11 @@ impl Decision {
             Bound::NoGain { until } => {
                 format!("more made nothing faster; they may be tried again at {}", time(until))
             }
+            Bound::KeepsUp => format!(
+                "the oldest event waits {} s, and no more are started before it waits {} s",
+                number(estimate.oldest_wait_seconds),
+                number(limits.wait_seconds)
+            ),
             Bound::Idle => "nothing arrives".to_owned(),
             _ => format!(
                 "{} are needed; one more would be if more than {} events/s arrived, as long as nothing waits",
@@ -328,6 +349,10 @@ impl Estimate {
                 write!(formatter, "; {} are needed, more than the maximum", number(self.need()))
             }
             Bound::NoGain { .. } => formatter.write_str("; more made nothing faster"),
+            Bound::KeepsUp => {
+                let wait = number(self.oldest_wait_seconds);
+                write!(formatter, "; nothing waits for longer than {wait} s, so no more are started")
+            }
             Bound::Arrivals | Bound::Backlog | Bound::Minimum | Bound::Idle => Ok(()),
         }
     }

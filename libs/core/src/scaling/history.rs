@@ -1,5 +1,6 @@
 //! What earlier samples taught, and what was decided then.
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 
 use jiff::Timestamp;
@@ -7,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::decision::{Bound, Decision, Estimate, Gain, Reason};
 use super::limits::{Limits, after};
-use super::sample::{Done, Doubt, Fleet, Queue, Sample};
+use super::sample::{Doubt, Fleet, Queue, Sample};
+use super::speed::Shown;
 
 /// The interval for which the weights below are meant. Samples further apart weigh more, closer ones less.
 const USUAL_INTERVAL: f64 = 5.0;
@@ -15,20 +17,6 @@ const USUAL_INTERVAL: f64 = 5.0;
 /// How much of a higher, and of a lower arrival rate is believed at once: a rise is taken seriously.
 const WEIGHT_UPWARDS: f64 = 0.5;
 const WEIGHT_DOWNWARDS: f64 = 0.1;
-
-/// How much of a new measurement of a worker's speed is believed at once.
-const WEIGHT_OF_WORK: f64 = 0.3;
-
-/// One measurement says at most that a worker is so many times as slow, or as fast, as was known: a batch
-/// that stood still while PostgreSQL was away says little of the next.
-const MOST_AT_ONCE: f64 = 4.0;
-
-/// Workers that together were busy for less have not shown anything.
-const LEAST_BUSY_SECONDS: f64 = 0.02;
-
-/// A share of the time in which workers that are busy show what they can: those that idle work in small
-/// batches, whose events cost more than they would have to.
-const BUSY: f64 = 0.5;
 
 /// Workers say what they did every 5 seconds. Looking more often tells nothing.
 const WORK_SECONDS: f64 = 4.0;
@@ -40,10 +28,16 @@ const ENOUGH_SAMPLES: u32 = 3;
 const TOO_OLD_SECONDS: f64 = 60.0;
 
 /// Over how long a throughput is taken, in seconds.
-const THROUGHPUT_SECONDS: f64 = 30.0;
+const THROUGHPUT_SECONDS: u32 = 30;
 
 /// What an added worker must bring at least, as a part of what each of those before it did.
-const LEAST_GAIN: f64 = 0.15;
+pub(super) const LEAST_GAIN: f64 = 0.15;
+
+/// A brake that comes again and again holds for 2, 4 and at most 8 times as long.
+const MOST_DOUBLED: u32 = 3;
+
+/// Workers of which something waits for less long have not more to do than they can: it waits for its transaction.
+const BEHIND_SECONDS: f64 = 1.0;
 
 /// The most that is remembered: a window of an hour at a sample a second.
 const MOST_REMEMBERED: usize = 3_700;
@@ -55,20 +49,32 @@ pub struct History {
     /// What the workers had done, and when: as far back as they need to say so.
     work: Option<(Timestamp, Queue)>,
     arrival_rate: Option<f64>,
-    /// Busy seconds that an event costs.
-    cost: Option<f64>,
+    /// Events a second that a worker does, and when workers last showed that it does no more.
+    speed: Option<f64>,
+    bounded_at: Option<Timestamp>,
+    /// Events in the transaction that the mean event was in, lately.
+    batch: Option<f64>,
     samples: u32,
     trusted_since: Option<Timestamp>,
     failures: u32,
     wanted: VecDeque<(Timestamp, u32)>,
-    /// Events that had left, and those that waited.
-    progress: VecDeque<(Timestamp, u64, u64)>,
+    progress: VecDeque<Progress>,
     shrunk_at: Option<Timestamp>,
     arrived_at: Option<Timestamp>,
     expected: Option<u32>,
     adopted_at: Option<Timestamp>,
     growth: Option<Growth>,
     brake: Option<Brake>,
+}
+
+/// How far the workers were.
+#[derive(Debug, Clone, Copy)]
+struct Progress {
+    at: Timestamp,
+    /// Events that had left the queue.
+    left: u64,
+    /// Whether something waited for longer than it should: they had more to do than they could.
+    behind: bool,
 }
 
 /// Workers that were added and are not judged yet, and what they came to.
@@ -88,6 +94,19 @@ struct Growth {
 struct Brake {
     most: u32,
     since: Timestamp,
+    /// How often it came again soon after it was let go.
+    #[serde(default)]
+    doubled: u32,
+    /// When it was let go.
+    #[serde(default)]
+    released_at: Option<Timestamp>,
+}
+
+impl Brake {
+    /// When more may be tried again.
+    fn until(&self, limits: &Limits) -> Timestamp {
+        after(self.since, limits.retry_seconds.saturating_mul(1 << self.doubled.min(MOST_DOUBLED)))
+    }
 }
 
 /// What outlives the process that decides. Its JSON has the fields' names in camelCase.
@@ -96,8 +115,9 @@ struct Brake {
 pub struct Kept {
     /// When that was.
     pub at: Timestamp,
-    /// How many events a worker did in a second.
-    service_rate: Option<f64>,
+    /// How many events a worker did in a second. Earlier versions had `serviceRate`, which was that of small
+    /// transactions and is not to be believed.
+    speed: Option<f64>,
     /// How many workers there were to be.
     expected: Option<u32>,
     /// When somebody else's number was adopted.
@@ -120,7 +140,8 @@ impl History {
     pub fn resumed(kept: &Kept, now: Timestamp) -> Self {
         let fresh = seconds_between(kept.at, now) <= TOO_OLD_SECONDS;
         Self {
-            cost: kept.service_rate.filter(|rate| rate.is_finite() && *rate > 0.0).map(f64::recip),
+            speed: kept.speed.filter(|speed| speed.is_finite() && *speed > 0.0),
+            bounded_at: Some(now),
             expected: kept.expected.filter(|_| fresh),
             adopted_at: kept.adopted_at,
             brake: kept.brake,
@@ -133,7 +154,7 @@ impl History {
     pub fn kept(&self, at: Timestamp) -> Kept {
         Kept {
             at,
-            service_rate: self.cost.map(f64::recip),
+            speed: self.speed,
             expected: self.expected,
             adopted_at: self.adopted_at,
             brake: self.brake,
@@ -173,27 +194,29 @@ impl History {
             return Err(Doubt::Restarted);
         }
         queue.checked().map_err(Doubt::Contradiction)?;
-        let (rate, cost) = match self.before(sample.at) {
+        let (rate, speed) = match self.before(sample.at) {
             Some((seconds, earlier)) => {
                 if seconds <= 0.0 {
                     return Err(Doubt::Restarted);
                 }
                 queue.follows(earlier)?;
                 let rate = self.arrival_rate(per_second(queue.pushed - earlier.pushed, seconds), seconds);
-                (rate, self.cost(sample, queue, limits))
+                (rate, self.speed(sample, queue, limits))
             }
-            None => (self.arrival_rate.unwrap_or_default(), self.cost),
+            None => (self.arrival_rate.unwrap_or_default(), self.speed),
         };
-        let work = cost.unwrap_or(limits.prior_rate.recip());
-        let in_hand = f64::from(sample.fleet.ready) / work;
-        let for_arrivals = rate * limits.headroom * work;
-        let for_backlog = (float(queue.backlog()) - in_hand).max(0.0) / limits.drain_seconds * work;
+        let each = speed.unwrap_or(limits.prior_rate);
+        let in_hand = f64::from(sample.fleet.ready) * each;
+        let for_arrivals = rate * limits.headroom / each;
+        let for_backlog = (float(queue.backlog()) - in_hand).max(0.0) / limits.drain_seconds / each;
         let quiet = limits.min == 0 && self.is_quiet(sample, queue);
         let (wanted, bound) = self.bounded(sample.at, for_arrivals, for_backlog, quiet, limits);
+        let (wanted, bound) = started(wanted, bound, sample, queue, limits);
         Ok(Estimate {
             arrival_rate: rate,
-            service_rate: work.recip(),
-            measured: cost.is_some(),
+            service_rate: each,
+            measured: speed.is_some(),
+            batch: self.shown(sample, queue, limits).map_or(self.batch, |shown| shown.batch),
             backlog: queue.backlog(),
             oldest_wait_seconds: queue.oldest_wait_seconds,
             for_arrivals,
@@ -216,24 +239,24 @@ impl History {
         before + weight_after(weight, seconds) * (now - before)
     }
 
-    /// The busy seconds of an event. A costlier one is believed only from workers that are busy, or behind.
-    fn cost(&self, sample: &Sample, queue: &Queue, limits: &Limits) -> Option<f64> {
+    /// How fast a worker is, as far as that is known.
+    fn speed(&self, sample: &Sample, queue: &Queue, limits: &Limits) -> Option<f64> {
+        // A low speed does not hold forever: that no large transaction was seen for long means that nothing waits.
+        let forgotten = self.bounded_at.is_none_or(|at| sample.at >= after(at, limits.retry_seconds));
+        let known = self.speed.filter(|speed| !forgotten || *speed >= limits.prior_rate);
+        match self.shown(sample, queue, limits) {
+            Some(shown) => shown.believed(known, limits.prior_rate),
+            None => known,
+        }
+    }
+
+    /// What the workers showed of their speed since they were last asked, if they said something meanwhile.
+    fn shown(&self, sample: &Sample, queue: &Queue, limits: &Limits) -> Option<Shown> {
         let (then, earlier) = self.work.as_ref()?;
-        let seconds = seconds_between(*then, sample.at);
-        let Done { workers, processed, busy } = queue.work_since(earlier);
-        if seconds < WORK_SECONDS || processed == 0 || busy < LEAST_BUSY_SECONDS {
-            return self.cost;
+        if seconds_between(*then, sample.at) < WORK_SECONDS {
+            return None;
         }
-        let measured = busy / float(processed);
-        let behind = float(queue.backlog()) * measured > f64::from(sample.fleet.ready);
-        let shows = behind || busy >= BUSY * seconds * f64::from(workers);
-        let before = self.cost.unwrap_or(limits.prior_rate.recip());
-        if measured > before && !shows {
-            return self.cost;
-        }
-        let Some(before) = self.cost else { return Some(measured) };
-        let measured = measured.clamp(before / MOST_AT_ONCE, before * MOST_AT_ONCE);
-        Some(before + weight_after(WEIGHT_OF_WORK, seconds) * (measured - before))
+        Shown::by(&queue.work_since(earlier), is_behind(queue, limits))
     }
 
     /// Whether nothing arrived since the last sample, and nothing waits.
@@ -261,8 +284,8 @@ impl History {
         let need = whole(for_arrivals + for_backlog);
         // While anything arrives, or might, one is needed.
         let least = limits.min.max(1);
-        if let Some(Brake { most, since }) = self.brake {
-            let until = after(since, limits.retry_seconds);
+        if let Some(brake) = self.brake.filter(|brake| brake.released_at.is_none()) {
+            let (most, until) = (brake.most, brake.until(limits));
             if at < until && need > most && most < limits.max {
                 return (most.max(least), Bound::NoGain { until });
             }
@@ -306,32 +329,50 @@ impl History {
         self.shrunk_at.map(|at| after(at, limits.step_seconds))
     }
 
-    /// What the workers that were added changed, if that is known by now and is nothing.
+    /// What the workers that were added changed, if that is known by now and is nothing: each of them brought less
+    /// than [`LEAST_GAIN`] of what one did before, while all had more to do than they could.
     ///
-    /// Judged a window after all of them were ready: the backlog still grows, and each of them brought less
-    /// than [`LEAST_GAIN`] of what one did before.
+    /// Judged a window after all of them were ready; while they drain a backlog, already when the throughput is known,
+    /// since only they change it then. But if one was stopped just before, not so soon: that would be to and fro.
     pub(super) fn no_gain(&self, sample: &Sample, estimate: &Estimate, limits: &Limits) -> Option<Gain> {
-        let growth = self.growth.filter(|growth| growth.to == sample.fleet.replicas)?;
+        let growth = self.growth.filter(|growth| growth.to == sample.fleet.replicas && growth.from > 0)?;
         let (since, waited) = growth.ready?;
-        if sample.at < after(since, limits.window_seconds) || estimate.backlog <= waited {
+        let patience = match estimate.backlog.cmp(&waited) {
+            Ordering::Less if self.is_calm(sample.at, limits) && is_fine_grained(estimate) => {
+                limits.window_seconds.min(THROUGHPUT_SECONDS)
+            }
+            Ordering::Equal => return None,
+            Ordering::Less | Ordering::Greater => limits.window_seconds,
+        };
+        if sample.at < after(since, patience) {
             return None;
         }
-        let now = self.throughput(sample.at)?;
-        let each = growth.before / f64::from(growth.from.max(1));
+        let now = self.throughput_behind(since)?;
+        let each = growth.before / f64::from(growth.from);
         let least = growth.before + LEAST_GAIN * each * f64::from(growth.to - growth.from);
-        let until = after(sample.at, limits.retry_seconds);
-        (growth.from > 0 && now < least).then_some(Gain {
-            from: growth.from,
-            before: growth.before,
-            now,
-            until,
+        (now < least).then(|| {
+            let until = self.braked_again(sample.at, growth.from, limits).until(limits);
+            Gain { from: growth.from, before: growth.before, now, until }
         })
+    }
+
+    /// Whether no worker was stopped within the last window.
+    fn is_calm(&self, at: Timestamp, limits: &Limits) -> bool {
+        self.shrunk_at.is_none_or(|shrunk| at >= after(shrunk, limits.window_seconds))
+    }
+
+    /// A brake from now on. One that comes soon after the last was let go holds twice as long.
+    fn braked_again(&self, since: Timestamp, most: u32, limits: &Limits) -> Brake {
+        let soon = |last: &Brake| last.released_at.is_none_or(|at| since < after(at, limits.retry_seconds));
+        let last = self.brake.filter(soon);
+        let doubled = last.map_or(0, |last| last.doubled.saturating_add(1).min(MOST_DOUBLED));
+        Brake { most, since, doubled, released_at: None }
     }
 
     /// Takes in what was seen, and a decision that was carried out.
     pub fn record(&mut self, sample: &Sample, decision: &Decision, limits: &Limits) {
         self.observe(sample, limits);
-        self.carry_out(sample, decision);
+        self.carry_out(sample, decision, limits);
     }
 
     /// Takes in what was seen, where what was decided was not carried out.
@@ -358,7 +399,11 @@ impl History {
         }
         self.failures = 0;
         self.trusted_since.get_or_insert(at);
-        self.cost = estimate.measured.then(|| estimate.service_rate.recip());
+        self.speed = estimate.measured.then_some(estimate.service_rate);
+        self.batch = estimate.batch;
+        if self.shown(sample, queue, limits).is_some_and(|shown| shown.is_bounded()) {
+            self.bounded_at = Some(at);
+        }
         if self
             .work
             .as_ref()
@@ -370,14 +415,22 @@ impl History {
         remember(&mut self.wanted, (at, estimate.wanted), |(then, _)| {
             at < after(*then, limits.window_seconds)
         });
-        remember(&mut self.progress, (at, queue.left, queue.backlog()), |(then, ..)| {
-            seconds_between(*then, at) <= THROUGHPUT_SECONDS
-        });
-        if let Some(growth) = &mut self.growth
-            && growth.to == sample.fleet.replicas
-            && growth.to <= sample.fleet.ready
+        let progress = Progress { at, left: queue.left, behind: is_behind(queue, limits) };
+        let longest = limits.window_seconds.max(THROUGHPUT_SECONDS);
+        remember(&mut self.progress, progress, |earlier| at <= after(earlier.at, longest));
+        if let Some(brake) = &mut self.brake
+            && at >= brake.until(limits)
         {
-            growth.ready.get_or_insert((at, queue.backlog()));
+            brake.released_at.get_or_insert(at);
+        }
+        let growing = self.growth.map(|growth| self.done_before(growth.from));
+        if let (Some(growth), Some(before)) = (&mut self.growth, growing) {
+            if growth.to == sample.fleet.replicas && growth.to <= sample.fleet.ready {
+                growth.ready.get_or_insert((at, queue.backlog()));
+            } else if growth.from >= sample.fleet.ready {
+                // Those that were there before still are by themselves.
+                growth.before = growth.before.max(before);
+            }
         }
         // It is judged by now.
         let judged = |growth: &Growth| {
@@ -401,7 +454,7 @@ impl History {
         }
     }
 
-    fn carry_out(&mut self, sample: &Sample, decision: &Decision) {
+    fn carry_out(&mut self, sample: &Sample, decision: &Decision, limits: &Limits) {
         self.expected = Some(decision.replicas);
         match &decision.reason {
             Reason::Grown | Reason::BelowMinimum => self.grow(decision),
@@ -409,10 +462,10 @@ impl History {
                 self.shrunk_at = Some(sample.at);
                 self.growth = None;
             }
-            Reason::NoGain(_) => {
+            Reason::NoGain(gain) => {
                 self.shrunk_at = Some(sample.at);
                 self.growth = None;
-                self.brake = Some(Brake { most: decision.replicas, since: sample.at });
+                self.brake = Some(self.braked_again(sample.at, gain.enough(decision.current), limits));
             }
             Reason::Adopted { .. } => {
                 self.adopted_at = Some(sample.at);
@@ -431,30 +484,55 @@ impl History {
     fn grow(&mut self, decision: &Decision) {
         let (from, before) = match self.growth {
             Some(Growth { from, before, .. }) => (from, before),
-            None => (decision.current, self.done_before()),
+            None => (decision.current, self.done_before(decision.current)),
         };
         self.growth = Some(Growth { from, to: decision.replicas, before, ready: None });
     }
 
-    /// Events a second that the workers did until now: those of the last samples, when they had more to do than
-    /// before.
-    fn done_before(&self) -> f64 {
+    /// Events a second that this many workers did until now: those of the last samples, when they had more to do than
+    /// before. What leaves all at once when a long transaction ends is not more than they can do, if that is known.
+    fn done_before(&self, workers: u32) -> f64 {
         let Some(last) = self.progress.back() else { return 0.0 };
-        let since = |then: &(Timestamp, u64, u64)| {
-            let seconds = seconds_between(then.0, last.0);
-            if seconds > 0.0 { per_second(last.1.saturating_sub(then.1), seconds) } else { 0.0 }
-        };
-        self.progress.iter().map(since).fold(0.0, f64::max)
+        let lately = |then: &&Progress| last.at <= after(then.at, THROUGHPUT_SECONDS);
+        let earlier = self.progress.iter().filter(lately);
+        let done = earlier.filter_map(|then| throughput(then, last)).fold(0.0, f64::max);
+        done.min(self.speed.map_or(f64::INFINITY, |speed| speed * f64::from(workers)))
     }
 
-    /// Events a second that left the queue lately.
-    fn throughput(&self, at: Timestamp) -> Option<f64> {
-        let recent = |(then, _, _): &&(Timestamp, u64, u64)| seconds_between(*then, at) <= THROUGHPUT_SECONDS;
-        let first = self.progress.iter().find(recent)?;
-        let last = self.progress.back()?;
-        let seconds = seconds_between(first.0, last.0);
-        (seconds > 0.0).then(|| per_second(last.1.saturating_sub(first.1), seconds))
+    /// Events a second that have left the queue since then, if all that time something waited for too long. Else it
+    /// is what arrives, and not what the workers can do.
+    fn throughput_behind(&self, since: Timestamp) -> Option<f64> {
+        let mut lately = self.progress.iter().filter(|progress| progress.at >= since);
+        let first = lately.next()?;
+        let last = lately.try_fold(first, |_, progress| progress.behind.then_some(progress))?;
+        throughput(first, last).filter(|_| first.behind)
     }
+}
+
+/// Whether a worker ends several transactions in the time over which a throughput is taken.
+fn is_fine_grained(estimate: &Estimate) -> bool {
+    let seconds = estimate.batch.map_or(0.0, |batch| batch / estimate.service_rate);
+    seconds * 3.0 <= f64::from(THROUGHPUT_SECONDS)
+}
+
+/// Events a second that left the queue between the two.
+fn throughput(earlier: &Progress, later: &Progress) -> Option<f64> {
+    let seconds = seconds_between(earlier.at, later.at);
+    (seconds > 0.0).then(|| per_second(later.left.saturating_sub(earlier.left), seconds))
+}
+
+/// Whether something waits for longer than it should, so that the workers have more to do than they can. A policy that starts
+/// workers sooner says nothing of that.
+fn is_behind(queue: &Queue, limits: &Limits) -> bool {
+    queue.oldest_wait_seconds >= limits.wait_seconds.max(BEHIND_SECONDS)
+}
+
+/// What is `wanted` of what there is: while nothing waits for long, workers that are started help nobody. Not so
+/// the first, or those that the policy wants at least.
+fn started(wanted: u32, bound: Bound, sample: &Sample, queue: &Queue, limits: &Limits) -> (u32, Bound) {
+    let there = sample.fleet.replicas.max(limits.min).max(1);
+    let waits = queue.oldest_wait_seconds >= limits.wait_seconds;
+    if wanted > there && !waits { (there, Bound::KeepsUp) } else { (wanted, bound) }
 }
 
 /// Adds what is `new`, and forgets what is not to be kept.
@@ -486,6 +564,6 @@ fn float(events: u64) -> f64 {
 
 /// The workers that do the work of `need`.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "such a cast saturates")]
-fn whole(need: f64) -> u32 {
+pub(super) fn whole(need: f64) -> u32 {
     need.ceil() as u32
 }

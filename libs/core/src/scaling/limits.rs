@@ -18,6 +18,8 @@ pub struct Limits {
     pub headroom: f64,
     /// In how long a backlog is to be gone.
     pub drain_seconds: f64,
+    /// No worker is started while the oldest event waits for less, unless there is none.
+    pub wait_seconds: f64,
     /// No worker is stopped that was needed in the last so many seconds.
     pub window_seconds: u32,
     /// One worker is stopped in so many seconds.
@@ -42,6 +44,7 @@ impl Default for Limits {
             prior_rate: 5_000.0,
             headroom: 1.2,
             drain_seconds: 30.0,
+            wait_seconds: 1.0,
             window_seconds: 180,
             step_seconds: 60,
             pause_seconds: 300,
@@ -79,6 +82,7 @@ impl Limits {
         must((0.1..=1e9).contains(&self.prior_rate), "priorRate", "from 0.1 to 1000000000 events a second")?;
         must((1.0..=10.0).contains(&self.headroom), "headroom", "from 1 to 10")?;
         must((1.0..=3_600.0).contains(&self.drain_seconds), "drainSeconds", "from 1 to 3600")?;
+        must((0.0..=3_600.0).contains(&self.wait_seconds), "waitSeconds", "from 0 to 3600")?;
         must((5..=3_600).contains(&self.window_seconds), "windowSeconds", "from 5 to 3600")?;
         must((1..=3_600).contains(&self.step_seconds), "stepSeconds", "from 1 to 3600")?;
         must((1..=86_400).contains(&self.pause_seconds), "pauseSeconds", "from 1 to 86400")?;

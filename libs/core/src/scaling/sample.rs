@@ -41,13 +41,39 @@ pub struct Queue {
 }
 
 /// What a worker has done since it started.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Work {
     /// Events.
     pub processed: u64,
     /// Seconds in which it was at work on them.
     pub busy_seconds: f64,
+    /// How large its transactions were, and how long they took; `None` if it is of a version that does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batches: Option<Batches>,
+}
+
+/// A worker's transactions since it started, as its events saw them: divided by the events, that is the transaction
+/// which the mean event was in. A large one counts for more than a small one, since more events were in it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Batches {
+    /// How many events were in its transaction, for each event: the sum of the sizes' squares.
+    pub sizes: u64,
+    /// How many seconds its transaction took, for each event.
+    pub seconds: f64,
+}
+
+impl Work {
+    /// Adds a transaction of `events` that took `seconds`.
+    pub fn add(&mut self, events: usize, seconds: f64) {
+        let events = events as u64;
+        self.processed = self.processed.saturating_add(events);
+        self.busy_seconds += seconds;
+        let batches = self.batches.get_or_insert_default();
+        batches.sizes = batches.sizes.saturating_add(events.saturating_mul(events));
+        batches.seconds += float(events) * seconds;
+    }
 }
 
 /// The Deployment of the workers.
@@ -168,10 +194,20 @@ impl Queue {
             let Some(before) = earlier.workers.get(name) else { continue };
             let Some(processed) = now.processed.checked_sub(before.processed) else { continue };
             let busy = now.busy_seconds - before.busy_seconds;
-            if busy >= 0.0 && busy.is_finite() {
-                done.workers += 1;
-                done.processed += processed;
-                done.busy += busy;
+            if !(busy >= 0.0 && busy.is_finite()) {
+                continue;
+            }
+            done.processed += processed;
+            done.busy += busy;
+            // One that had done nothing before says nothing of it either.
+            let before = before.batches.unwrap_or_default();
+            if let Some(now) = now.batches
+                && now.sizes >= before.sizes
+                && now.seconds >= before.seconds
+            {
+                done.measured += processed;
+                done.sizes += float(now.sizes - before.sizes);
+                done.seconds += now.seconds - before.seconds;
             }
         }
         done
@@ -181,9 +217,32 @@ impl Queue {
 /// What several workers did between two samples.
 #[derive(Debug, Default)]
 pub(super) struct Done {
-    pub(super) workers: u32,
     pub(super) processed: u64,
     pub(super) busy: f64,
+    /// Of those processed, what workers did that say how large their transactions were.
+    measured: u64,
+    /// [`Batches::sizes`], of those.
+    sizes: f64,
+    /// [`Batches::seconds`], of those.
+    seconds: f64,
+}
+
+impl Done {
+    /// Events and seconds of the transaction that the mean event was in, where workers say so.
+    pub(super) fn mean_batch(&self) -> Option<(f64, f64)> {
+        let events = float(self.measured);
+        (self.measured > 0).then(|| (self.sizes / events, self.seconds / events))
+    }
+
+    /// Events in a busy second.
+    pub(super) fn mean_rate(&self) -> f64 {
+        float(self.processed) / self.busy
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53, and good enough beyond")]
+fn float(number: u64) -> f64 {
+    number as f64
 }
 
 impl Fleet {

@@ -30,8 +30,14 @@ impl Bench {
     fn with(replicas: u32, limits: Limits) -> Self {
         let fleet = Fleet { replicas, ready: replicas, ..Fleet::default() };
         let at = "2026-06-15T12:00:00Z".parse().unwrap();
-        let queue =
-            Queue { pushed: 10_000_000, left: 10_000_000, entries_added: 10_000_000, ..Queue::default() };
+        // Something waits for longer than it should, so that whatever is needed is started.
+        let queue = Queue {
+            pushed: 10_000_000,
+            left: 10_000_000,
+            entries_added: 10_000_000,
+            oldest_wait_seconds: 2.0,
+            ..Queue::default()
+        };
         Self { limits, history: History::default(), at, queue, fleet }
     }
 
@@ -308,12 +314,13 @@ fn workers_that_make_nothing_faster_are_taken_back_and_tried_again_later() {
 #[test]
 fn a_worker_s_speed_is_what_it_does_while_it_is_busy() {
     let mut bench = Bench::with(1, Limits { prior_rate: 5_000.0, ..limits() });
-    let mut work = Work { processed: 0, busy_seconds: 0.0 };
+    let mut work = Work::default();
     // So many are done in so many seconds, and so many wait then.
     let mut look = |bench: &mut Bench, done: u64, busy: f64, backlog: u64| {
         work.processed += done;
         work.busy_seconds += busy;
         let waited = bench.queue.backlog();
+        bench.queue.oldest_wait_seconds = if backlog > 0 { 5.0 } else { 0.0 };
         bench.queue.workers = BTreeMap::from([("worker-1".to_owned(), work)]);
         bench.look((done + backlog).saturating_sub(waited), backlog).estimate.unwrap()
     };
@@ -334,6 +341,154 @@ fn a_worker_s_speed_is_what_it_does_while_it_is_busy() {
     bench.history = resumed;
     let known = bench.look(0, 0).estimate.unwrap();
     assert!((known.service_rate - fast.service_rate).abs() < 1e-6, "{known:?}");
+}
+
+/// 200 events/s in transactions of 19 events, each of which takes 93 ms: nearly all of it for being one.
+fn trickle(bench: &mut Bench, work: &mut Work) -> Decision {
+    for _ in 0..53 {
+        work.add(19, 0.093);
+    }
+    bench.queue.workers = BTreeMap::from([("worker-1".to_owned(), *work)]);
+    bench.queue.oldest_wait_seconds = 0.2;
+    bench.look(1_007, 40)
+}
+
+#[test]
+fn a_worker_that_is_busy_with_small_transactions_is_not_slow_and_needs_no_second() {
+    let mut bench = Bench::with(1, Limits { max: 8, ..Limits::default() });
+    let mut work = Work::default();
+    for _ in 0..60 {
+        let decision = trickle(&mut bench, &mut work);
+        assert_eq!(decision.replicas, 1, "{decision}");
+    }
+    let decision = trickle(&mut bench, &mut work);
+    assert_eq!(decision.to_string(), "stays at 1: 201 events/s arrive, a worker does 5000");
+    let estimate = decision.estimate.unwrap();
+    assert!(!estimate.measured && estimate.batch == Some(19.0), "{estimate:?}");
+}
+
+#[test]
+fn while_nothing_waits_for_long_no_worker_is_started_whatever_is_believed_of_them() {
+    let mut bench = Bench::with(1, Limits { max: 8, prior_rate: 20.0, ..Limits::default() });
+    bench.queue.oldest_wait_seconds = 0.9;
+    let decision = bench.minutes(5, 1_000, 40);
+    assert_eq!(
+        decision.to_string(),
+        "stays at 1: 40 events wait, 200 events/s arrive, a worker does 20; nothing waits for longer than 0.9 s, \
+         so no more are started"
+    );
+    assert_eq!(
+        decision.why_not_more(&bench.limits),
+        "the oldest event waits 0.9 s, and no more are started before it waits 1 s"
+    );
+    bench.queue.oldest_wait_seconds = 1.0;
+    assert_eq!(bench.look(1_000, 40).replicas, 8);
+    // What the policy wants at least is started all the same.
+    let mut bench = Bench::with(1, Limits { min: 3, max: 8, ..Limits::default() });
+    bench.queue.oldest_wait_seconds = 0.0;
+    assert_eq!(bench.look(0, 0).reason, Reason::BelowMinimum);
+}
+
+#[test]
+fn a_speed_that_nothing_large_has_shown_for_long_is_given_up_and_so_are_the_workers_it_asked_for() {
+    let mut bench = Bench::with(2, Limits { max: 8, ..Limits::default() });
+    let mut work = Work::default();
+    let mut count = |bench: &mut Bench, events: usize, seconds: f64| {
+        work.add(events, seconds);
+        bench.queue.workers = BTreeMap::from([("worker-1".to_owned(), work)]);
+        bench.look(1_000, 1_000).estimate.unwrap()
+    };
+    count(&mut bench, 1, 0.1);
+    // A PostgreSQL that was slow for a while.
+    let slow = count(&mut bench, 20_000, 200.0);
+    assert!(slow.measured && (slow.service_rate - 100.0).abs() < 1e-6, "{slow:?}");
+    let since = bench.at;
+    for _ in 0..200 {
+        trickle(&mut bench, &mut work);
+        if bench.fleet.replicas == 1 {
+            break;
+        }
+    }
+    let minutes = (bench.at - since).get_seconds() / 60;
+    assert!((10..16).contains(&minutes), "{minutes}");
+    // And with the first full transaction a worker is as fast as it is.
+    work.add(20_000, 0.26);
+    let fast = trickle(&mut bench, &mut work).estimate.unwrap();
+    assert!(fast.service_rate > 70_000.0, "{fast:?}");
+}
+
+#[test]
+fn what_an_earlier_version_believed_of_small_transactions_is_not_taken_over() {
+    let kept =
+        r#"{"at":"2026-06-15T12:00:00Z","serviceRate":28.0,"expected":8,"adoptedAt":null,"brake":null}"#;
+    let history =
+        History::resumed(&serde_json::from_str(kept).unwrap(), "2026-06-15T12:00:05Z".parse().unwrap());
+    let bench = Bench { history, ..Bench::with(8, Limits { max: 8, ..Limits::default() }) };
+    let sample = bench.next(0, 0);
+    let decision = decide(&bench.history, &sample, &bench.limits);
+    assert_eq!(decision.estimate.unwrap().service_rate, 5_000.0);
+    // Nor does an earlier one stumble over what this one leaves.
+    let kept = serde_json::to_value(bench.history.kept(bench.at)).unwrap();
+    assert!(kept.get("serviceRate").is_none() && kept["expected"] == 8, "{kept}");
+}
+
+#[test]
+fn a_drain_that_more_workers_made_no_shorter_is_left_to_as_many_as_it_takes_while_it_lasts() {
+    let mut bench = Bench::with(1, Limits { step_seconds: 5, ..limits() });
+    // PostgreSQL takes 120 events/s, however many workers there are.
+    let mut backlog = 100_000;
+    bench.look(100_000, backlog);
+    let mut moves = Vec::new();
+    while backlog > 80_000 {
+        backlog -= 600;
+        let decision = bench.look(0, backlog);
+        if decision.replicas != decision.current {
+            moves.push((decision.replicas, decision.reason.word()));
+        }
+    }
+    let down = (2..7).rev().map(|workers| (workers, "Shrunk"));
+    let expected: Vec<_> =
+        [(8, "Grown"), (7, "NoThroughputGain")].into_iter().chain(down).chain([(1, "Shrunk")]).collect();
+    assert_eq!(moves, expected);
+    assert_eq!(
+        bench.look(0, backlog).why_not_more(&bench.limits),
+        "more made nothing faster; they may be tried again at 12:10:50Z"
+    );
+}
+
+#[test]
+fn a_drain_that_more_workers_shorten_keeps_them() {
+    let mut bench = Bench::new(1);
+    let mut backlog: u64 = 200_000;
+    bench.look(200_000, backlog);
+    while backlog > 0 {
+        backlog = backlog.saturating_sub(500 * u64::from(bench.fleet.replicas));
+        let decision = bench.look(0, backlog);
+        assert!(decision.replicas >= decision.current, "{decision}");
+    }
+    assert_eq!(bench.fleet.replicas, 8);
+}
+
+#[test]
+fn workers_whose_transactions_take_long_are_not_taken_for_useless_between_two_of_them() {
+    let mut bench = Bench::with(1, Limits { max: 8, ..Limits::default() });
+    // Each counts 20,000 events in 40 s, and eight of them as many as eight do.
+    let mut works = [Work::default(); 8];
+    let mut backlog = 5_000_000;
+    bench.look(5_000_000, backlog);
+    for step in 1..180 {
+        for (index, work) in works.iter_mut().enumerate().take(bench.fleet.replicas as usize) {
+            if (step + index) % 8 == 0 {
+                work.add(20_000, 40.0);
+                backlog -= 20_000;
+            }
+        }
+        let named = works.iter().enumerate().map(|(index, work)| (format!("worker-{index}"), *work));
+        bench.queue.workers = named.collect();
+        let decision = bench.look(0, backlog);
+        assert!(decision.replicas >= decision.current, "{decision}");
+    }
+    assert_eq!(bench.fleet.replicas, 8);
 }
 
 #[test]
@@ -396,7 +551,7 @@ fn a_policy_that_makes_no_sense_is_refused_by_its_field() {
 /// What may happen in 5 seconds.
 #[derive(Debug, Clone)]
 enum Happens {
-    Load { arrived: u64, share_left: f64, busy: f64 },
+    Load { arrived: u64, share_left: f64, busy: f64, batch: usize, wait: f64 },
     Silence,
     Nonsense(u64, u64, u64),
     NotReady(u32),
@@ -406,8 +561,9 @@ enum Happens {
 
 fn happens() -> impl Strategy<Value = Happens> {
     prop_oneof![
-        20 => (0_u64..20_000, 0.0..=1.0, 0.0..30.0)
-            .prop_map(|(arrived, share_left, busy)| Happens::Load { arrived, share_left, busy }),
+        20 => (0_u64..20_000, 0.0..=1.0, 0.0..30.0, 1_usize..30_000, 0.0..4.0).prop_map(
+            |(arrived, share_left, busy, batch, wait)| Happens::Load { arrived, share_left, busy, batch, wait }
+        ),
         1 => Just(Happens::Silence),
         1 => any::<(u64, u64, u64)>().prop_map(|(a, b, c)| Happens::Nonsense(a, b, c)),
         1 => (0_u32..8).prop_map(Happens::NotReady),
@@ -432,10 +588,9 @@ proptest! {
             let before = bench.fleet.replicas;
             let mut trusted = true;
             let decision = match happens {
-                Happens::Load { arrived, share_left, busy } => {
-                    let work = bench.queue.workers.entry("worker".to_owned()).or_insert(Work { processed: 0, busy_seconds: 0.0 });
-                    work.processed += arrived;
-                    work.busy_seconds += busy;
+                Happens::Load { arrived, share_left, busy, batch, wait } => {
+                    bench.queue.workers.entry("worker".to_owned()).or_default().add(batch, busy);
+                    bench.queue.oldest_wait_seconds = wait;
                     let waiting = bench.queue.pushed - bench.queue.left + arrived;
                     #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share")]
                     let backlog = (waiting as f64 * share_left) as u64;
@@ -470,6 +625,8 @@ proptest! {
             let after = decision.replicas;
             prop_assert!((limits.min..=limits.max).contains(&after), "{decision}");
             prop_assert!(before <= after + 1, "one at a time: {decision}");
+            let waits = bench.queue.oldest_wait_seconds >= limits.wait_seconds;
+            prop_assert!(waits || after <= before.max(min).max(1), "nothing waits: {decision}");
             prop_assert!(trusted && decision.estimate.is_some() || after >= before, "{decision}");
             if after != before {
                 moves.push((bench.at, after > before));

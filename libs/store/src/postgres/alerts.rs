@@ -189,6 +189,9 @@ async fn record(tx: &mut PgConnection, held: &Held<'_>, thresholds: &Thresholds)
     if let Some((highest, lower)) = due.crossed.split_first() {
         add_crossings(tx, held, *highest, lower).await?;
     }
+    if !due.crossed_again.is_empty() {
+        add_flaps(tx, held, &due.crossed_again).await?;
+    }
     if !due.recovered.is_empty() {
         add_recoveries(tx, held, &due.recovered).await?;
     }
@@ -197,22 +200,31 @@ async fn record(tx: &mut PgConnection, held: &Held<'_>, thresholds: &Thresholds)
 
 /// What was recorded of a period, oldest first.
 async fn recorded(tx: &mut PgConnection, held: &Held<'_>) -> Result<Vec<Recorded>, StoreError> {
+    // By PostgreSQL's clock alone: those of the workers differ.
     let rows = sqlx::query!(
-        "SELECT threshold, monthly_quota, kind
-         FROM alerts
-         WHERE tenant = $1 AND period_start = $2::timestamptz AND kind <> 'test'
-         ORDER BY id",
+        r#"SELECT alerts.threshold,
+                  alerts.monthly_quota,
+                  alerts.kind,
+                  COALESCE(told.created_at, alerts.created_at) > clock_timestamp() - make_interval(secs => $3)
+                      AS "is_told_lately!"
+           FROM alerts
+           LEFT JOIN alerts AS told ON told.id = alerts.superseded_by
+           WHERE alerts.tenant = $1 AND alerts.period_start = $2::timestamptz AND alerts.kind <> 'test'
+           ORDER BY alerts.id"#,
         held.tenant,
         held.period.start.to_sqlx() as jiff_sqlx::Timestamp,
+        threshold::FLAP.as_secs_f64(),
     )
     .fetch_all(tx)
     .await
     .map_err(StoreError::postgres("read a period's alerts"))?;
-    let record = |kind: &str, threshold, quota| {
-        let kind = if kind == "crossed" { Kind::Crossed } else { Kind::Recovered };
-        Recorded { threshold, quota, kind }
-    };
-    Ok(rows.into_iter().map(|row| record(&row.kind, row.threshold, row.monthly_quota)).collect())
+    let recorded = rows.into_iter().map(|row| Recorded {
+        threshold: row.threshold,
+        quota: row.monthly_quota,
+        kind: if row.kind == "crossed" { Kind::Crossed } else { Kind::Recovered },
+        is_told_lately: row.is_told_lately,
+    });
+    Ok(recorded.collect())
 }
 
 /// Records crossings. The highest is told, on each channel that is on; the others name it.
@@ -223,15 +235,24 @@ async fn add_crossings(
     lower: &[i32],
 ) -> Result<(), StoreError> {
     sqlx::query!(
-        "WITH told AS (
-             INSERT INTO alerts (tenant, period_start, period_end, threshold, monthly_quota, total_tokens, kind)
-             VALUES ($1, $2::timestamptz, $3::timestamptz, $4, $5, $6, 'crossed')
+        "WITH recoveries AS (
+             SELECT threshold, count(*)::integer AS number
+             FROM alerts
+             WHERE tenant = $1 AND period_start = $2::timestamptz AND kind = 'recovered'
+             GROUP BY threshold
+         ), told AS (
+             INSERT INTO alerts (tenant, period_start, period_end, threshold, monthly_quota, total_tokens, kind, episode)
+             VALUES ($1, $2::timestamptz, $3::timestamptz, $4, $5, $6, 'crossed',
+                     COALESCE((SELECT number FROM recoveries WHERE threshold = $4), 0))
              ON CONFLICT DO NOTHING
              RETURNING id
          ), others AS (
-             INSERT INTO alerts (tenant, period_start, period_end, threshold, monthly_quota, total_tokens, kind, superseded_by)
-             SELECT $1, $2::timestamptz, $3::timestamptz, lower.threshold, $5, $6, 'crossed', told.id
+             INSERT INTO alerts (tenant, period_start, period_end, threshold, monthly_quota, total_tokens, kind, episode,
+                                 superseded_by)
+             SELECT $1, $2::timestamptz, $3::timestamptz, lower.threshold, $5, $6, 'crossed',
+                    COALESCE(recoveries.number, 0), told.id
              FROM told, UNNEST($7::integer[]) AS lower (threshold)
+             LEFT JOIN recoveries ON recoveries.threshold = lower.threshold
              ON CONFLICT DO NOTHING
          )
          INSERT INTO alert_deliveries (alert, channel)
@@ -252,14 +273,56 @@ async fn add_crossings(
     .map_err(StoreError::postgres("record that thresholds were crossed"))
 }
 
+/// Records crossings that are not told, since the same were only just. They name what was.
+async fn add_flaps(tx: &mut PgConnection, held: &Held<'_>, thresholds: &[i32]) -> Result<(), StoreError> {
+    sqlx::query!(
+        "INSERT INTO alerts (tenant, period_start, period_end, threshold, monthly_quota, total_tokens, kind, episode,
+                             superseded_by)
+         SELECT $1, $2::timestamptz, $3::timestamptz, again.threshold, $5, $6, 'crossed',
+                (SELECT count(*)::integer
+                 FROM alerts
+                 WHERE alerts.tenant = $1
+                   AND alerts.period_start = $2::timestamptz
+                   AND alerts.threshold = again.threshold
+                   AND alerts.kind = 'recovered'),
+                (SELECT COALESCE(superseded_by, id)
+                 FROM alerts
+                 WHERE alerts.tenant = $1
+                   AND alerts.period_start = $2::timestamptz
+                   AND alerts.threshold = again.threshold
+                   AND alerts.monthly_quota = $5
+                   AND alerts.kind = 'crossed'
+                 ORDER BY id DESC
+                 LIMIT 1)
+         FROM UNNEST($4::integer[]) AS again (threshold)
+         ON CONFLICT DO NOTHING",
+        held.tenant,
+        held.period.start.to_sqlx() as jiff_sqlx::Timestamp,
+        held.period.end.to_sqlx() as jiff_sqlx::Timestamp,
+        thresholds,
+        held.quota,
+        held.used,
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+    .map_err(StoreError::postgres("record that thresholds were crossed again"))
+}
+
 async fn add_recoveries(
     tx: &mut PgConnection,
     held: &Held<'_>,
     thresholds: &[i32],
 ) -> Result<(), StoreError> {
     sqlx::query!(
-        "INSERT INTO alerts (tenant, period_start, period_end, threshold, monthly_quota, total_tokens, kind)
-         SELECT $1, $2::timestamptz, $3::timestamptz, recovered.threshold, $5, $6, 'recovered'
+        "INSERT INTO alerts (tenant, period_start, period_end, threshold, monthly_quota, total_tokens, kind, episode)
+         SELECT $1, $2::timestamptz, $3::timestamptz, recovered.threshold, $5, $6, 'recovered',
+                (SELECT count(*)::integer
+                 FROM alerts
+                 WHERE alerts.tenant = $1
+                   AND alerts.period_start = $2::timestamptz
+                   AND alerts.threshold = recovered.threshold
+                   AND alerts.kind = 'recovered')
          FROM UNNEST($4::integer[]) AS recovered (threshold)
          ON CONFLICT DO NOTHING",
         held.tenant,

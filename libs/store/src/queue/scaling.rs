@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use deadpool_redis::redis;
 use flagmeter_core::scaling::sample::{Queue, Work};
 
-use super::{EventQueue, GROUP, Heartbeat, LEFT, PUSHED, WORKER};
+use super::{EventQueue, GROUP, LEFT, PUSHED, WORKER};
 use crate::StoreError;
 
 /// Beside the stream: samples and decisions, the newest first.
@@ -150,10 +150,7 @@ fn read(answer: &[String]) -> Option<Queue> {
     };
     let workers: BTreeMap<String, Work> = said
         .chunks_exact(2)
-        .filter_map(|pair| {
-            let Heartbeat { processed, busy_seconds } = serde_json::from_str(&pair[1]).ok()?;
-            Some((pair[0].clone(), Work { processed, busy_seconds }))
-        })
+        .filter_map(|pair| Some((pair[0].clone(), serde_json::from_str(&pair[1]).ok()?)))
         .collect();
     Some(Queue {
         pushed: number(0)?,

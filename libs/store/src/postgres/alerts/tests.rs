@@ -205,6 +205,111 @@ async fn a_boost_puts_thresholds_out_of_reach_while_it_holds(pool: PgPool) {
     assert_eq!(recorded_of(&pool, "acme").await[2..], [crossed(80, 2_000, 1_700)]);
 }
 
+/// The quota is 1,000; 900 are used, of which a message tells; a boost of 1,500 puts that out of reach; and 900 more are
+/// used while it holds.
+async fn use_twice_what_there_is_while_boosted(pool: &PgPool) {
+    add_watched(pool, &[80]).await;
+    count(pool, &[entry(1, [event("acme", 900)])]).await;
+    let boost =
+        BOOST.replace("UNTIL", "2026-06-20T00:00:00Z").replace(r#""tokens": 1000"#, r#""tokens": 1500"#);
+    set(pool, &boost).await;
+    edges(pool, "2026-06-09T23:59:30Z", "2026-06-10T00:00:30Z").await;
+    assert_eq!(recorded_of(pool, "acme").await, [crossed(80, 1_000, 900), recovered(80, 2_500, 900)]);
+    use_in_all(pool, 1_800).await;
+}
+
+/// What was recorded so far was so a minute ago.
+async fn a_minute_passes(pool: &PgPool) {
+    sqlx::query("UPDATE alerts SET created_at = created_at - interval '1 minute'")
+        .execute(pool)
+        .await
+        .unwrap();
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_tenant_that_is_at_180_percent_when_its_boost_ends_is_told_and_once(pool: PgPool) {
+    use_twice_what_there_is_while_boosted(&pool).await;
+    a_minute_passes(&pool).await;
+    edges(&pool, "2026-06-19T23:59:30Z", "2026-06-20T00:00:00Z").await;
+    let so_far = [crossed(80, 1_000, 900), recovered(80, 2_500, 900), crossed(80, 1_000, 1_800)];
+    assert_eq!(recorded_of(&pool, "acme").await, so_far);
+    assert_eq!(messages(&pool).await.len(), 4, "each time one on each of two channels");
+    // Another look, a first look of a new worker, and usage beyond it say nothing new.
+    for _ in 0..2 {
+        edges(&pool, "2026-06-20T00:00:00Z", "2026-06-20T00:01:00Z").await;
+        review_all(&pool, "2026-06-20T00:02:00Z".parse().unwrap()).await.unwrap();
+        count(&pool, &[entry(2, [event("acme", 50)])]).await;
+        a_minute_passes(&pool).await;
+    }
+    assert_eq!((recorded_of(&pool, "acme").await, messages(&pool).await.len()), (so_far.to_vec(), 4));
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn each_boost_that_comes_and_goes_is_a_recovery_and_a_crossing(pool: PgPool) {
+    use_twice_what_there_is_while_boosted(&pool).await;
+    for boosts in 1..=3 {
+        a_minute_passes(&pool).await;
+        edges(&pool, "2026-06-19T23:59:30Z", "2026-06-20T00:00:00Z").await;
+        assert_eq!(messages(&pool).await.len(), 2 + 2 * boosts);
+        // The same boost once more, as the 10th was.
+        edges(&pool, "2026-06-09T23:59:30Z", "2026-06-10T00:00:30Z").await;
+        assert_eq!(recorded_of(&pool, "acme").await.last(), Some(&recovered(80, 2_500, 1_800)));
+    }
+    assert_eq!(recorded_of(&pool, "acme").await.len(), 2 + 2 * 3);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_quota_that_goes_up_and_down_within_a_minute_is_told_once(pool: PgPool) {
+    use_twice_what_there_is_while_boosted(&pool).await;
+    // Two workers whose clocks differ: by one the boost is over, by the other it holds.
+    for _ in 0..3 {
+        edges(&pool, "2026-06-19T23:59:30Z", "2026-06-20T00:00:00Z").await;
+        edges(&pool, "2026-06-09T23:59:30Z", "2026-06-10T00:00:30Z").await;
+    }
+    edges(&pool, "2026-06-19T23:59:30Z", "2026-06-20T00:00:00Z").await;
+    let recorded = recorded_of(&pool, "acme").await;
+    assert_eq!((recorded.len(), recorded.last()), (9, Some(&crossed(80, 1_000, 1_800))));
+    assert_eq!(messages(&pool).await.len(), 2, "only of the first");
+    let told_by: Vec<Option<i64>> =
+        sqlx::query_scalar("SELECT superseded_by FROM alerts WHERE kind = 'crossed' ORDER BY id")
+            .fetch_all(&pool)
+            .await
+            .unwrap();
+    let first: i64 = sqlx::query_scalar("SELECT min(id) FROM alerts").fetch_one(&pool).await.unwrap();
+    assert_eq!(told_by, [None, Some(first), Some(first), Some(first), Some(first)]);
+    // A minute after the message it is no longer a flap, however often it went to and fro meanwhile.
+    edges(&pool, "2026-06-09T23:59:30Z", "2026-06-10T00:00:30Z").await;
+    sqlx::query("UPDATE alerts SET created_at = created_at - interval '1 minute' WHERE id = $1")
+        .bind(first)
+        .execute(&pool)
+        .await
+        .unwrap();
+    edges(&pool, "2026-06-19T23:59:30Z", "2026-06-20T00:00:00Z").await;
+    assert_eq!(messages(&pool).await.len(), 4);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn sixteen_that_look_at_once_when_a_boost_has_ended_tell_it_once(pool: PgPool) {
+    use_twice_what_there_is_while_boosted(&pool).await;
+    a_minute_passes(&pool).await;
+    let barrier = Arc::new(Barrier::new(16));
+    let mut workers = JoinSet::new();
+    for number in 0..16 {
+        let (own, barrier) = (own_connection(&pool), Arc::clone(&barrier));
+        workers.spawn(async move {
+            barrier.wait().await;
+            if number % 2 == 0 {
+                edges(&own, "2026-06-19T23:59:30Z", "2026-06-20T00:00:00Z").await;
+            } else {
+                review_all(&own, "2026-06-20T00:00:01Z".parse().unwrap()).await.unwrap();
+            }
+        });
+    }
+    workers.join_all().await;
+    assert_eq!(recorded_of(&pool, "acme").await[2..], [crossed(80, 1_000, 1_800)]);
+    assert_eq!(messages(&pool).await.len(), 4);
+}
+
 #[sqlx::test(migrator = "crate::MIGRATOR")]
 async fn what_was_held_against_a_boost_that_had_just_ended_is_found_by_the_next_look(pool: PgPool) {
     use_and_boost(&pool, 700, "2026-06-20T00:00:00Z").await;
