@@ -4,6 +4,7 @@
 //!   are what `kubectl explain tenants.flagmeter.dev` shows.
 //! - [`manifest`] is the definition as it is shipped: `crds/tenants.yaml`, made by `crdgen`.
 //! - [`settings`] is what a spec must say beyond what the definition can refuse.
+//! - [`used_by`] is which tenants a Secret may be used for.
 //! - [`lint`] is the definition's rules without a cluster.
 
 pub mod lint;
@@ -13,6 +14,7 @@ mod quota;
 pub mod settings;
 #[expect(unreachable_pub, reason = "KubeSchema repeats each struct, `pub` and all, inside a function")]
 mod tenant;
+pub mod used_by;
 #[expect(unreachable_pub, reason = "KubeSchema repeats each struct, `pub` and all, inside a function")]
 mod webhook;
 

@@ -27,8 +27,8 @@ pub const MAX_URL_LENGTH: usize = 2048;
     printcolumn(
         name = "Quota",
         type_ = "integer",
-        json_path = ".spec.monthlyQuota",
-        description = "Tokens a billing period"
+        json_path = ".status.usage.effectiveQuota",
+        description = "Tokens a billing period, with the boosts that hold"
     ),
     printcolumn(
         name = "Used",
@@ -55,10 +55,10 @@ pub const MAX_URL_LENGTH: usize = 2048;
         description = "Whether the settings are in force"
     ),
     printcolumn(
-        name = "Effective",
+        name = "Base",
         type_ = "integer",
-        json_path = ".status.usage.effectiveQuota",
-        description = "Tokens a billing period, with the boosts of now",
+        json_path = ".spec.monthlyQuota",
+        description = "Tokens a billing period, without boosts",
         priority = "1"
     ),
     printcolumn(
@@ -184,7 +184,8 @@ pub struct SlackTarget {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
 
-    /// The Secret, in the Tenant's namespace, that holds the URL. A change of it is followed within seconds.
+    /// The Secret, in the Tenant's namespace, that holds the URL. Its label flagmeter.dev/used-by, or an annotation of
+    /// that name with a list of names or `*`, names the tenant. A change of it is followed within seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretKeyRef>,
 }
@@ -231,8 +232,8 @@ pub struct TenantStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 
-    /// Usage in the current billing period. Written when the percent has changed, at most once a minute; the
-    /// API knows it to the second.
+    /// Usage in the current billing period. Written when it has changed, at most once a minute; the API knows it to
+    /// the second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<UsageStatus>,
 

@@ -251,6 +251,7 @@ async fn converge(tenant: &Tenant, ctx: &Context) -> Result<Done, Error> {
     let kept = if applied.has_row(&observed) { key::keep(ctx, tenant, now).await? } else { Kept::default() };
     applied.problem = applied.problem.or(kept.problem);
     applied.made_key = kept.made;
+    applied.adopted_key = kept.adopted;
     applied.repaired_keys = kept.repaired;
     if kept.repaired {
         ctx.metrics.drift_repairs.inc();
@@ -270,7 +271,7 @@ async fn converge(tenant: &Tenant, ctx: &Context) -> Result<Done, Error> {
     let seen = seen.as_ref();
     let show = seen.is_some_and(|seen| match status::news(tenant, seen, now) {
         News::Urgent => true,
-        News::Soon | News::Later => ctx.budget.take(now),
+        News::Soon | News::Later | News::Tokens => ctx.budget.take(now),
         News::None => false,
     });
     let status = status::after(tenant, &outcome, seen, show, now);

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::apply::Applied;
 use super::context::NAME;
-use super::key::Why;
+use super::key::{Adopted, Why};
 use super::scope::Scope;
 use super::status::{self, Outcome};
 use super::{Context, Error};
@@ -160,7 +160,19 @@ fn events(tenant: &Tenant, applied: &Applied) -> Vec<Event> {
             "a new key was made, as the annotation asks; the former one works for a while",
         )),
     });
-    let key = key.map(|(reason, note)| event(EventType::Normal, reason, note.to_owned()));
+    let adopted = applied.adopted_key.map(|key| match key {
+        Adopted::Known => (
+            "KeyAdopted",
+            "the Secret with the tenant's key had lost its owner; it belongs to the Tenant again, and its key goes on \
+             working",
+        ),
+        Adopted::New => (
+            "KeyAdopted",
+            "the Secret of the tenant's key was there without an owner, with a key that was not known; it belongs to \
+             the Tenant now, and its key works. One that worked before goes on for a while",
+        ),
+    });
+    let key = key.or(adopted).map(|(reason, note)| event(EventType::Normal, reason, note.to_owned()));
     let keys = applied.repaired_keys.then(|| {
         event(
             EventType::Warning,

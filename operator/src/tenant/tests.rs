@@ -233,9 +233,9 @@ async fn a_missing_secret_stalls_the_tenant_and_is_said_once(db: PgPool) {
     let (outcome, (status, first, second)) =
         tokio::join!(reconcile(acme(&slack, None), Arc::clone(&ctx)), play);
     outcome.unwrap();
-    assert_eq!(ready(&status), ("False", "SecretNotFound"));
+    assert_eq!(ready(&status), ("False", "SecretUnavailable"));
     assert_eq!(status.conditions[2].status, "True", "Stalled");
-    assert_eq!([first, second], [event("Normal", "Synced"), event("Warning", "SecretNotFound")]);
+    assert_eq!([first, second], [event("Normal", "Synced"), event("Warning", "SecretUnavailable")]);
 
     // The next time, only the Secret is asked for.
     let tenant = acme(&slack, Some(status));

@@ -242,16 +242,28 @@ impl Cluster {
         self.api::<Tenant>().patch(name, &params, &Patch::Apply(tenant)).await.unwrap()
     }
 
-    /// Makes the Secret hold `values`.
+    /// Makes the Secret hold `values`, and lets no tenant use it.
     pub(crate) async fn apply_secret(&self, name: &str, values: Value) {
+        self.apply_secret_with(json!({ "name": name }), values).await;
+    }
+
+    /// Makes the Secret hold `values`, and lets the tenant use it.
+    pub(crate) async fn apply_secret_for(&self, tenant: &str, name: &str, values: Value) {
+        let labels = json!({ "flagmeter.dev/used-by": tenant });
+        self.apply_secret_with(json!({ "name": name, "labels": labels }), values).await;
+    }
+
+    /// The same with this metadata.
+    pub(crate) async fn apply_secret_with(&self, metadata: Value, values: Value) {
+        let name = metadata["name"].as_str().unwrap().to_owned();
         let secret = json!({
             "apiVersion": "v1",
             "kind": "Secret",
-            "metadata": { "name": name },
+            "metadata": metadata,
             "stringData": values,
         });
         let params = PatchParams::apply("flagmeter-tests").force();
-        self.api::<Secret>().patch(name, &params, &Patch::Apply(secret)).await.unwrap();
+        self.api::<Secret>().patch(&name, &params, &Patch::Apply(secret)).await.unwrap();
     }
 
     /// The tenant, once its Ready condition has `reason`, for the generation that it has now.

@@ -6,7 +6,7 @@ use flagmeter_store::postgres::tenants::{self, TenantRow};
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, eventually, in_namespace};
 use crate::running::{Running, sealer};
@@ -154,22 +154,82 @@ async fn a_webhook_follows_its_secret(db: PgPool) {
         let operator = Running::start(&cluster, &db, "operator-0").await;
         let slack = json!({ "secretRef": { "name": "acme-slack" } });
         cluster.apply("acme", json!({ "monthlyQuota": 1_000, "alerts": { "slack": slack } })).await;
-        cluster.reported("acme", "SecretNotFound").await;
-        event(&cluster, "SecretNotFound").await;
+        cluster.reported("acme", "SecretUnavailable").await;
+        event(&cluster, "SecretUnavailable").await;
         row(&db, "it counts all the same", |row| row.slack.is_none()).await;
 
-        cluster.apply_secret("acme-slack", json!({ "token": "x" })).await;
-        cluster.reported("acme", "SecretKeyMissing").await;
-        cluster.apply_secret("acme-slack", json!({ "url": "http://hooks.slack.com/services" })).await;
+        cluster.apply_secret_for("acme", "acme-slack", json!({ "token": "x" })).await;
+        cluster.reported("acme", "SecretUnavailable").await;
+        cluster
+            .apply_secret_for("acme", "acme-slack", json!({ "url": "http://hooks.slack.com/services" }))
+            .await;
         cluster.reported("acme", "InvalidSlackUrl").await;
-        cluster.apply_secret("acme-slack", json!({ "url": URL })).await;
+        cluster.apply_secret_for("acme", "acme-slack", json!({ "url": URL })).await;
         cluster.reported("acme", "Synced").await;
         assert_eq!(stored_url(&db, "slack_webhooks").await.as_deref(), Some(URL));
 
-        cluster.apply_secret("acme-slack", json!({ "url": OTHER_URL })).await;
+        cluster.apply_secret_for("acme", "acme-slack", json!({ "url": OTHER_URL })).await;
         let follows = async || stored_url(&db, "slack_webhooks").await.filter(|url| url == OTHER_URL);
         eventually("the webhook follows", follows).await;
         assert!(kinds(&db).await.iter().all(|kind| kind != "drift_repaired"));
+        operator.stop().await;
+    })
+    .await;
+}
+
+/// Someone who may write Tenants, but not read Secrets, names another team's.
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_secret_is_used_for_no_tenant_that_it_does_not_name_and_nobody_learns_that_it_is_there(db: PgPool) {
+    in_namespace(async move |cluster| {
+        let operator = Running::start(&cluster, &db, "operator-0").await;
+        let theirs = json!({ "url": URL, "secret": "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX" });
+        cluster.apply_secret("bare", theirs.clone()).await;
+        cluster.apply_secret_for("acme", "labelled", theirs.clone()).await;
+        cluster.apply_secret_for("mallory", "keyless", json!({ "token": "x" })).await;
+        let listed = json!({ "name": "listed", "annotations": { "flagmeter.dev/used-by": "globex, acme" } });
+        cluster.apply_secret_with(listed, theirs.clone()).await;
+        cluster.apply_secret_for("mallory", "mallorys", json!({ "url": OTHER_URL })).await;
+
+        let mut told = Vec::new();
+        let webhook =
+            |url: &Value, secret: &str| json!({ "webhook": { "url": url, "secretRef": { "name": secret } } });
+        for secret in ["bare", "labelled", "keyless", "listed", "absent", "../secrets/mallorys"] {
+            let slack = json!({ "slack": { "secretRef": { "name": secret } } });
+            for alerts in [slack, webhook(&json!(OTHER_URL), secret)] {
+                cluster.apply("mallory", json!({ "monthlyQuota": 1_000, "alerts": alerts })).await;
+                let tenant = cluster.reported("mallory", "SecretUnavailable").await;
+                let message = tenant.status.unwrap().conditions.swap_remove(0).message;
+                let key = if alerts["slack"].is_null() { "secret" } else { "url" };
+                let command = format!(
+                    "`kubectl label secret {secret} -n {} flagmeter.dev/used-by=mallory`",
+                    cluster.namespace
+                );
+                assert_eq!(message.contains(&command), secret != "../secrets/mallorys", "{message}");
+                told.push(
+                    message
+                        .replace(&command, "")
+                        .replace(&format!("{secret:?}"), "")
+                        .replace(&format!("{key:?}"), ""),
+                );
+                assert_eq!(stored_url(&db, "slack_webhooks").await, None, "{secret}");
+                assert_eq!(stored_url(&db, "webhooks").await, None, "{secret}");
+            }
+        }
+        told.truncate(10);
+        told.dedup();
+        assert_eq!(told.len(), 1, "all are told the same: {told:?}");
+
+        // Allowed by label, by list, and for all.
+        cluster.apply_secret_for("mallory", "labelled", theirs.clone()).await;
+        for (secret, used_by) in [("labelled", None), ("listed", Some("acme,mallory")), ("bare", Some("*"))] {
+            if let Some(tenants) = used_by {
+                let metadata = json!({ "name": secret, "annotations": { "flagmeter.dev/used-by": tenants } });
+                cluster.apply_secret_with(metadata, theirs.clone()).await;
+            }
+            let alerts = webhook(&json!(OTHER_URL), secret);
+            cluster.apply("mallory", json!({ "monthlyQuota": 1_000, "alerts": alerts })).await;
+            cluster.reported("mallory", "Synced").await;
+        }
         operator.stop().await;
     })
     .await;
@@ -181,13 +241,13 @@ async fn a_receivers_url_and_what_signs_its_messages_may_be_in_secrets_of_their_
         let operator = Running::start(&cluster, &db, "operator-0").await;
         let webhook = json!({ "urlSecretRef": { "name": "acme-url" }, "secretRef": { "name": "acme-key" } });
         cluster.apply("acme", json!({ "monthlyQuota": 1_000, "alerts": { "webhook": webhook } })).await;
-        cluster.reported("acme", "SecretNotFound").await;
+        cluster.reported("acme", "SecretUnavailable").await;
         let secret = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX";
-        cluster.apply_secret("acme-key", json!({ "secret": secret })).await;
-        cluster.apply_secret("acme-url", json!({ "url": "http://example.com/s3cret" })).await;
+        cluster.apply_secret_for("acme", "acme-key", json!({ "secret": secret })).await;
+        cluster.apply_secret_for("acme", "acme-url", json!({ "url": "http://example.com/s3cret" })).await;
         cluster.reported("acme", "InvalidWebhookUrl").await;
         for url in ["https://example.com/one", "https://example.com/another"] {
-            cluster.apply_secret("acme-url", json!({ "url": url })).await;
+            cluster.apply_secret_for("acme", "acme-url", json!({ "url": url })).await;
             let follows = async || stored_url(&db, "webhooks").await.filter(|stored| stored == url);
             eventually("the webhook follows", follows).await;
         }

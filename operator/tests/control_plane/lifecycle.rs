@@ -321,8 +321,14 @@ async fn an_operator_of_all_namespaces_follows_each_and_knows_whose_an_id_is(db:
         let operator = Running::of(context, None);
         let slack = json!({ "secretRef": { "name": "hook" } });
         other.apply("elsewhere", json!({ "monthlyQuota": 5, "alerts": { "slack": slack } })).await;
-        other.reported("elsewhere", "SecretNotFound").await;
-        other.apply_secret("hook", json!({ "url": "https://hooks.slack.com/services/T0/B0/x" })).await;
+        other.reported("elsewhere", "SecretUnavailable").await;
+        other
+            .apply_secret_for(
+                "elsewhere",
+                "hook",
+                json!({ "url": "https://hooks.slack.com/services/T0/B0/x" }),
+            )
+            .await;
         other.reported("elsewhere", "Synced").await;
         cluster.apply("everywhere", json!({ "monthlyQuota": 1_000 })).await;
         cluster.reported("everywhere", "Synced").await;
