@@ -82,7 +82,9 @@ pub const MAX_URL_LENGTH: usize = 2048;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct TenantSpec {
-    /// The name that people see, 1 to 256 characters. Default: the resource's name.
+    /// The name that people see, 1 to 256 characters in one line. Default: the resource's name.
+    #[x_kube(validation = Rule::new(crate::text::RULE)
+        .message("displayName must be one line without control characters and without those that turn the direction of text"))]
     #[schemars(length(min = 1, max = 256))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub display_name: Option<String>,
@@ -207,6 +209,8 @@ impl std::fmt::Debug for SlackTarget {
 #[serde(rename_all = "camelCase")]
 pub struct SecretKeyRef {
     /// The Secret's name.
+    #[x_kube(validation = Rule::new(crate::used_by::NAME_RULE)
+        .message("name must be that of a Secret: lower-case letters, digits, '-' and '.', starting and ending with a letter or digit"))]
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
 
@@ -216,7 +220,9 @@ pub struct SecretKeyRef {
     pub key: String,
 }
 
-/// What the operator last saw and did. Written by it alone.
+/// What the operator last saw and did. Written by it alone. While there is no condition Ready, no operator has seen the
+/// resource: it is not running, or does not follow this namespace. It follows its own and those of the chart's value
+/// operator.watchNamespaces.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct TenantStatus {

@@ -4,6 +4,10 @@
 /// The label, or the annotation, of a Secret that names the tenants which may use it.
 pub const USED_BY: &str = "flagmeter.dev/used-by";
 
+/// The CEL rule of a Secret's name; [`is_secret_name`] says the same.
+pub const NAME_RULE: &str =
+    "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')";
+
 /// Stands for every tenant of the Secret's namespace. Kubernetes takes it in an annotation only.
 const ANY: &str = "*";
 

@@ -52,6 +52,8 @@ impl std::fmt::Debug for WebhookTarget {
 #[serde(rename_all = "camelCase")]
 pub struct SigningSecretRef {
     /// The Secret's name.
+    #[x_kube(validation = Rule::new(crate::used_by::NAME_RULE)
+        .message("name must be that of a Secret: lower-case letters, digits, '-' and '.', starting and ending with a letter or digit"))]
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
 

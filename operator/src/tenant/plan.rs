@@ -3,7 +3,7 @@
 
 use flagmeter_crds::settings::{self, InvalidSetting, NotAWebhookUrl, webhook_url};
 use flagmeter_crds::used_by::{USED_BY, is_secret_name};
-use flagmeter_crds::{SecretKeyRef, SlackTarget, Tenant};
+use flagmeter_crds::{SecretKeyRef, SlackTarget, Tenant, text};
 use flagmeter_store::postgres::tenants::{ChangeKind, FoundTenant, Owner, SlackRow, TenantRow};
 use flagmeter_store::sealed::Sealer;
 use kube::ResourceExt;
@@ -58,6 +58,15 @@ pub(super) enum Problem {
         /// Its namespace, and the Secret's.
         namespace: String,
     },
+    /// PostgreSQL answers, and refuses what the operator writes: the same would be refused again.
+    #[error(
+        "PostgreSQL refuses the tenant's settings (SQLSTATE {sqlstate}); the last ones stay in force. Change what was \
+         changed last; the operator's log says which statement it was"
+    )]
+    SettingsRefused {
+        /// PostgreSQL's code.
+        sqlstate: String,
+    },
     /// What stands there is no https URL. The text itself is never shown.
     #[error(transparent)]
     InvalidSlackUrl(NotAWebhookUrl),
@@ -97,6 +106,7 @@ impl Problem {
             Self::TenantIdTaken { .. } => "TenantIdTaken",
             Self::KeySecretTaken { .. } => "KeySecretTaken",
             Self::SecretUnavailable { .. } => "SecretUnavailable",
+            Self::SettingsRefused { .. } => "SettingsRefused",
             Self::InvalidSlackUrl(_) => "InvalidSlackUrl",
             Self::InvalidWebhookUrl(_) => "InvalidWebhookUrl",
             Self::InvalidWebhookSecret { .. } => "InvalidWebhookSecret",
@@ -165,7 +175,7 @@ fn wanted(
     let webhook = webhook::webhook(&id, spec.alerts.webhook.as_ref(), observed, sealer);
     let slack = slack(&id, spec.alerts.slack.as_ref(), observed, sealer);
     let row = TenantRow {
-        name: spec.display_name.clone().unwrap_or_else(|| id.clone()),
+        name: spec.display_name.as_deref().map_or_else(|| id.clone(), text::shown),
         monthly_quota: quota.base,
         boosts: quota.boosts,
         thresholds: thresholds.percents().to_vec(),

@@ -5,7 +5,8 @@
 //! | | Ready | Reconciling | Stalled | reasons |
 //! | --- | --- | --- | --- | --- |
 //! | in force | True | False | False | `Synced`, `Suspended` |
-//! | only an edit helps | False | False | True | `InvalidTimeZone`, `InvalidSpec`, `TenantIdTaken`, `KeySecretTaken`, `SecretUnavailable`, `InvalidSlackUrl`, `InvalidWebhookUrl`, `InvalidWebhookSecret` |
+//! | only an edit helps | False | False | True | `InvalidTimeZone`, `InvalidSpec`, `TenantIdTaken`, `KeySecretTaken`, `SecretUnavailable`, `SettingsRefused`, `InvalidSlackUrl`, `InvalidWebhookUrl`, `InvalidWebhookSecret` |
+//! | nobody follows its namespace | False | False | True | `NamespaceNotFollowed` |
 //! | tried again by itself | False | True | False | `DatabaseUnavailable`, `ApiServerUnavailable`, `Retrying`, `KeyPending` |
 //! | being deleted | False | True | False | `Deleting` |
 //!
@@ -58,7 +59,10 @@ impl Outcome<'_> {
             Self::KeyPending => "KeyPending",
             Self::Deleting(_) => "Deleting",
             Self::Stalled(problem) => problem.reason(),
-            Self::Retrying(Error::Observe(_) | Error::Apply(_) | Error::CleanUp(_)) => "DatabaseUnavailable",
+            Self::Retrying(Error::Observe(error) | Error::Apply(error) | Error::CleanUp(error)) => {
+                // One that refuses the data is there.
+                if error.refusal().is_some() { "Retrying" } else { "DatabaseUnavailable" }
+            }
             Self::Retrying(
                 Error::ReadSecret(_) | Error::WriteSecret(_) | Error::Report(_) | Error::Finalizer(_),
             ) => "ApiServerUnavailable",
@@ -178,7 +182,8 @@ pub(super) fn news(tenant: &Tenant, seen: &Usage, now: Timestamp) -> News {
         News::Urgent
     } else if is_soon {
         News::Soon
-    } else if told.total_tokens == seen.total_tokens || now.duration_since(told.updated_at.0) < USAGE_INTERVAL {
+    } else if told.total_tokens == seen.total_tokens || now.duration_since(told.updated_at.0) < USAGE_INTERVAL
+    {
         News::None
     } else if told.percent == seen_as_told.percent {
         News::Tokens

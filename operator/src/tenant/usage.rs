@@ -150,7 +150,10 @@ mod tests {
         let now = "2026-03-31T23:59:59Z".parse().unwrap();
         let expected = ["used-up", "period", "percent", "tokens"];
         for left in 0..4 {
-            assert_eq!(names(&chosen(known.iter().filter_map(Told::by), &open, left, now)), expected[..=left]);
+            assert_eq!(
+                names(&chosen(known.iter().filter_map(Told::by), &open, left, now)),
+                expected[..=left]
+            );
         }
     }
 }

@@ -91,7 +91,7 @@ where
         // One that has ended already, or was never there, is as good.
         let _ = namespaces.delete(&namespace, &DeleteParams::default()).await;
     }
-    for suffix in ["", "-finish"] {
+    for suffix in ["", "-finish", "-unfollowed"] {
         let (params, name) = (DeleteParams::default(), format!("{}-{ACCOUNT}{suffix}", cluster.namespace));
         let _ = Api::<ClusterRole>::all(cluster.client.clone()).delete(&name, &params).await;
         let _ = Api::<ClusterRoleBinding>::all(cluster.client.clone()).delete(&name, &params).await;
@@ -160,6 +160,11 @@ impl Cluster {
     /// The same with the `ClusterRole` that follows all namespaces, `other` among them.
     pub(crate) async fn cluster_wide_config(&self, other: &Cluster) -> Config {
         self.config_for(json!({ "clusterWide": true }), &[other]).await
+    }
+
+    /// The same with the `ClusterRole` that sees Tenants of namespaces which nobody follows.
+    pub(crate) async fn reporting_config(&self) -> Config {
+        self.config_for(json!({ "reportUnfollowed": true }), &[]).await
     }
 
     async fn config_for(&self, watches: Value, others: &[&Cluster]) -> Config {

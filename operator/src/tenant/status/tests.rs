@@ -213,6 +213,7 @@ fn the_page_for_operations_has_every_reason_and_no_other() {
         include_str!("../../../../crds/src/settings.rs"),
         include_str!("../report.rs"),
         include_str!("../deliveries.rs"),
+        include_str!("../unfollowed.rs"),
     ];
     let mut reasons: std::collections::BTreeSet<&str> =
         code.iter().flat_map(|text| words(text, '"')).collect();
