@@ -3,6 +3,7 @@
 mod claims;
 mod files;
 mod report;
+mod secrets;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,16 +14,21 @@ use flagmeter_crds::lint::{Document, Linter, Verdict};
 use crate::output;
 use claims::Claims;
 use report::{Finding, Report};
+use secrets::Secrets;
 
 /// Check the Tenants in files of YAML or JSON, without a cluster: all that the API server would refuse, in its own
 /// words (schema and CEL rules, fields that are unknown or given twice), what the operator could not bring into force,
 /// and ids that two Tenants claim. Each problem is one line: file, line, Tenant, field, message.
 ///
+/// It warns of a Secret among the files that a Tenant names and may not use: its label, or annotation,
+/// flagmeter.dev/used-by does not name the Tenant, or it has no such key. Of Secrets that are not among the files it
+/// knows nothing.
+///
 /// The files are taken for those of one cluster: run it once for each. Objects of other kinds are passed over and
 /// counted. Problems go to stdout, the summary to stderr. Needs no database.
 #[derive(clap::Args)]
 #[command(
-    after_long_help = "Exit code 0: all Tenants are valid, or there are none. 1: some are not. 2: a file cannot be \
+    after_long_help = "Exit code 0: all Tenants are valid, or there are none; there may be warnings. 1: some are not. 2: a file cannot be \
     read or is neither YAML nor JSON, or the command line is wrong.\n\n\
     At most 16 MiB and 10,000 documents a file, and 10,000 files a folder."
 )]
@@ -46,11 +52,12 @@ enum Format {
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let linter = Linter::new()?;
-    let (mut report, mut claims) = (Report::default(), Claims::default());
+    let (mut report, mut claims, mut secrets) = (Report::default(), Claims::default(), Secrets::default());
     for path in &arguments.files {
         match files::under(path, arguments.recursive) {
             Ok(files) => {
-                let tenants = files.iter().map(|file| check(file, &linter, &mut claims, &mut report));
+                let tenants =
+                    files.iter().map(|file| check(file, &linter, &mut claims, &mut secrets, &mut report));
                 if tenants.sum::<usize>() == 0 {
                     report.without_tenant.push(files::shown(path));
                 }
@@ -58,6 +65,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             Err(error) => report.unreadable(&files::shown(path), None, format!("{error:#}")),
         }
     }
+    (report.warnings, report.unknown_secrets) = secrets.judge();
     let text = match arguments.output {
         Format::Text => report.text(),
         Format::Json => report.json()?,
@@ -68,7 +76,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 }
 
 /// Checks a file; how many Tenants are in it.
-fn check(path: &Path, linter: &Linter, claims: &mut Claims, report: &mut Report) -> usize {
+fn check(
+    path: &Path,
+    linter: &Linter,
+    claims: &mut Claims,
+    secrets: &mut Secrets,
+    report: &mut Report,
+) -> usize {
     let file = files::shown(path);
     let read = files::read(path).map_err(|error| (None, format!("{error:#}")));
     let read = read.and_then(|text| Document::read(&text).map_err(|error| (error.line, error.message)));
@@ -86,6 +100,7 @@ fn check(path: &Path, linter: &Linter, claims: &mut Claims, report: &mut Report)
             Verdict::Tenant(problems) => problems,
             Verdict::Misnamed(problem) => vec![problem],
             Verdict::Other => {
+                secrets.give(document);
                 report.passed_over += 1;
                 continue;
             }
@@ -101,6 +116,7 @@ fn check(path: &Path, linter: &Linter, claims: &mut Claims, report: &mut Report)
             })
             .collect();
         findings.extend(claims.add(&file, document));
+        secrets.name(&file, document);
         findings.sort_by_key(|finding| finding.line);
         report.tenant(findings);
     }

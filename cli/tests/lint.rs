@@ -165,6 +165,60 @@ fn an_id_that_two_tenants_claim_is_told_with_the_place_of_the_first() {
 }
 
 #[test]
+fn a_secret_that_does_not_let_the_tenant_use_it_is_warned_of() {
+    let tenant = |name: &str, secret: &str| {
+        VALID.replace("name: acme", &format!("name: {name}"))
+            + &format!("  alerts:\n    slack:\n      secretRef: {{ name: {secret} }}\n---\n")
+    };
+    let secret = |name: &str, metadata: &str, key: &str| {
+        format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{ name: {name}, {metadata} }}\nstringData: {{ {key}: x }}\n---\n"
+        )
+    };
+    let files = [
+        ("a.yaml", tenant("acme", "bare")),
+        ("b.yaml", tenant("globex", "labelled") + &tenant("initech", "labelled")),
+        (
+            "c.yaml",
+            tenant("hooli", "keyless") + &tenant("umbrella", "listed") + &tenant("stark", "elsewhere"),
+        ),
+        (
+            "d.yaml",
+            secret("bare", "labels: {}", "url")
+                + &secret("labelled", "labels: { flagmeter.dev/used-by: globex }", "url")
+                + &secret("keyless", "annotations: { flagmeter.dev/used-by: '*' }", "uri")
+                + &secret("listed", "annotations: { flagmeter.dev/used-by: 'acme, umbrella' }", "url"),
+        ),
+    ];
+    let files = files.each_ref().map(|(name, text)| (*name, text.as_str()));
+    let folder = Folder::with("secrets", &files);
+    let (code, stdout, stderr) = told(&folder.lint(&["."]));
+    let label = |secret: &str, tenant: &str| {
+        format!(
+            "the Secret \"{secret}\" does not let this tenant use it: it needs the label flagmeter.dev/used-by: {tenant}, or \
+             an annotation of that name with a list of tenants, or \"*\""
+        )
+    };
+    assert_eq!(
+        stdout,
+        format!(
+            "./a.yaml:9: Tenant acme: spec.alerts.slack.secretRef: warning: {}\n\
+             ./b.yaml:19: Tenant initech: spec.alerts.slack.secretRef: warning: {}\n\
+             ./c.yaml:9: Tenant hooli: spec.alerts.slack.secretRef: warning: the Secret \"keyless\" has no key \"url\"\n",
+            label("bare", "acme"),
+            label("labelled", "initech")
+        )
+    );
+    assert_eq!(
+        stderr,
+        "6 Tenants in 4 files: 6 valid, 3 warnings; 4 objects of other kinds passed over\n\
+         1 reference to a Secret that is not in these files: whether it is in the cluster, and lets the tenant use it by \
+         flagmeter.dev/used-by, is not known here\n"
+    );
+    assert_eq!(code, 0);
+}
+
+#[test]
 fn json_has_the_same_for_machines() {
     let bad = VALID.replace("monthlyQuota: 1", "monthlyQuota: 1\n  timeZone: Europe/Berlino");
     let folder =
@@ -184,7 +238,11 @@ fn json_has_the_same_for_machines() {
         (&json!("broken.yaml"), &json!(1))
     );
     assert_eq!(report["withoutTenant"], json!(["broken.yaml", "other.yaml"]));
-    assert_eq!(report["summary"], json!({ "files": 2, "tenants": 1, "invalidTenants": 1, "passedOver": 1 }));
+    assert_eq!(
+        report["summary"],
+        json!({ "files": 2, "tenants": 1, "invalidTenants": 1, "passedOver": 1, "unknownSecrets": 0 })
+    );
+    assert_eq!(report["warnings"], json!([]));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use flagmeter_core::threshold::Thresholds;
 use http::Uri;
 use jiff::tz::TimeZone;
 
-use crate::{MAX_URL_LENGTH, QuotaBoost, TenantSpec};
+use crate::{MAX_URL_LENGTH, QuotaBoost, TenantSpec, text};
 
 /// The most boosts of a tenant, as the database has room for.
 const MAX_BOOSTS: usize = 16;
@@ -66,9 +66,12 @@ pub fn quota(spec: &TenantSpec) -> Quota {
         tokens: boost.tokens,
         from: boost.from.0,
         until: boost.until.0,
-        reason: boost.reason.clone(),
+        reason: text::shown(&boost.reason),
     };
-    Quota { base: spec.monthly_quota, boosts: spec.quota_boosts.iter().map(boost).collect() }
+    // Before or after all instants that can be told apart, it never holds.
+    let is_never = |boost: &&QuotaBoost| boost.from == boost.until && boost.from.is_extreme();
+    let boosts = spec.quota_boosts.iter().filter(|boost| !is_never(boost));
+    Quota { base: spec.monthly_quota, boosts: boosts.map(boost).collect() }
 }
 
 /// [`quota`], if it may be had.
@@ -137,6 +140,30 @@ mod tests {
         let quota = checked_quota(&spec(&json!([boost]), &json!([]))).unwrap();
         let at = |text: &str| quota.at(text.parse().unwrap());
         assert_eq!((at("2026-03-15T00:00:00Z"), at("2026-03-20T00:00:00Z")), (1_500, 1_000));
+    }
+
+    #[test]
+    fn a_boost_may_hold_forever_and_one_that_never_holds_does_no_harm() {
+        let boost = |from: &str, until: &str| json!({ "tokens": 500, "from": from, "until": until });
+        let boosts = json!([
+            boost("0000-01-01T00:00:00Z", "9999-12-31T23:59:59Z"),
+            boost("9999-12-31T00:00:00Z", "9999-12-31T23:59:59Z"),
+            boost("0000-01-01T00:00:00Z", "0000-12-31T00:00:00Z"),
+            boost("2026-03-10T00:00:00.0000000001Z", "2026-03-10T00:00:00.1000000000Z"),
+        ]);
+        let quota = checked_quota(&spec(&boosts, &json!([]))).unwrap();
+        assert_eq!(quota.boosts.len(), 2);
+        for (at, expected) in [("2026-03-10T00:00:00.05Z", 2_000), ("9999-12-30T00:00:00Z", 1_500)] {
+            assert_eq!(quota.at(at.parse().unwrap()), expected, "{at}");
+        }
+    }
+
+    #[test]
+    fn what_hides_in_a_reason_is_replaced() {
+        let boost = json!([{ "tokens": 1, "from": "2026-03-10T00:00:00Z", "until": "2026-03-20T00:00:00Z",
+            "reason": "a\u{0}b\u{202e}".repeat(64) }]);
+        let quota = checked_quota(&spec(&boost, &json!([]))).unwrap();
+        assert_eq!(quota.boosts[0].reason, "a\u{fffd}b\u{fffd}".repeat(64));
     }
 
     #[test]

@@ -27,8 +27,8 @@ pub const MAX_URL_LENGTH: usize = 2048;
     printcolumn(
         name = "Quota",
         type_ = "integer",
-        json_path = ".spec.monthlyQuota",
-        description = "Tokens a billing period"
+        json_path = ".status.usage.effectiveQuota",
+        description = "Tokens a billing period, with the boosts that hold"
     ),
     printcolumn(
         name = "Used",
@@ -55,10 +55,10 @@ pub const MAX_URL_LENGTH: usize = 2048;
         description = "Whether the settings are in force"
     ),
     printcolumn(
-        name = "Effective",
+        name = "Base",
         type_ = "integer",
-        json_path = ".status.usage.effectiveQuota",
-        description = "Tokens a billing period, with the boosts of now",
+        json_path = ".spec.monthlyQuota",
+        description = "Tokens a billing period, without boosts",
         priority = "1"
     ),
     printcolumn(
@@ -82,7 +82,9 @@ pub const MAX_URL_LENGTH: usize = 2048;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct TenantSpec {
-    /// The name that people see, 1 to 256 characters. Default: the resource's name.
+    /// The name that people see, 1 to 256 characters in one line. Default: the resource's name.
+    #[x_kube(validation = Rule::new(crate::text::RULE)
+        .message("displayName must be one line without control characters and without those that turn the direction of text"))]
     #[schemars(length(min = 1, max = 256))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub display_name: Option<String>,
@@ -184,7 +186,8 @@ pub struct SlackTarget {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
 
-    /// The Secret, in the Tenant's namespace, that holds the URL. A change of it is followed within seconds.
+    /// The Secret, in the Tenant's namespace, that holds the URL. Its label flagmeter.dev/used-by, or an annotation of
+    /// that name with a list of names or `*`, names the tenant. A change of it is followed within seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretKeyRef>,
 }
@@ -206,6 +209,8 @@ impl std::fmt::Debug for SlackTarget {
 #[serde(rename_all = "camelCase")]
 pub struct SecretKeyRef {
     /// The Secret's name.
+    #[x_kube(validation = Rule::new(crate::used_by::NAME_RULE)
+        .message("name must be that of a Secret: lower-case letters, digits, '-' and '.', starting and ending with a letter or digit"))]
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
 
@@ -215,7 +220,9 @@ pub struct SecretKeyRef {
     pub key: String,
 }
 
-/// What the operator last saw and did. Written by it alone.
+/// What the operator last saw and did. Written by it alone. While there is no condition Ready, no operator has seen the
+/// resource: it is not running, or does not follow this namespace. It follows its own and those of the chart's value
+/// operator.watchNamespaces.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct TenantStatus {
@@ -231,8 +238,8 @@ pub struct TenantStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 
-    /// Usage in the current billing period. Written when the percent has changed, at most once a minute; the
-    /// API knows it to the second.
+    /// Usage in the current billing period. Written when it has changed, at most once a minute; the API knows it to
+    /// the second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<UsageStatus>,
 

@@ -24,12 +24,13 @@ pub struct WebhookTarget {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
 
-    /// The Secret, in the Tenant's namespace, that holds the URL. A change of it is followed within seconds.
+    /// The Secret, in the Tenant's namespace, that holds the URL. Its label flagmeter.dev/used-by names the tenant. A
+    /// change of it is followed within seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url_secret_ref: Option<SecretKeyRef>,
 
     /// The Secret, in the Tenant's namespace, that holds what messages are signed with: whsec_ and base64 of 24 to 64
-    /// bytes. After a change of it messages are signed with the former one too, for 24 hours.
+    /// bytes. Its label flagmeter.dev/used-by names the tenant. After a change of it messages are signed with the former one too, for 24 hours.
     pub secret_ref: SigningSecretRef,
 }
 
@@ -51,6 +52,8 @@ impl std::fmt::Debug for WebhookTarget {
 #[serde(rename_all = "camelCase")]
 pub struct SigningSecretRef {
     /// The Secret's name.
+    #[x_kube(validation = Rule::new(crate::used_by::NAME_RULE)
+        .message("name must be that of a Secret: lower-case letters, digits, '-' and '.', starting and ending with a letter or digit"))]
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
 

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use flagmeter_crds::lint::{Document, Linter, Verdict};
-use flagmeter_crds::manifest;
+use flagmeter_crds::{manifest, text, used_by};
 use serde_json::Value;
 
 /// Rules that came later and that nothing which was valid before can break: where, the rule, and why.
@@ -15,6 +15,18 @@ const IMPLIED: [(&str, &str, &str); 1] = [(
     "has(self.url) != has(self.urlSecretRef)",
     "url was required before, and urlSecretRef did not exist",
 )];
+
+/// Rules that came later and that something which was valid before can break, on purpose: where, and why. What is stored
+/// stays valid until the field itself is changed, for the API server holds only what has changed to them.
+const REFUSED_SINCE: [(&str, &str); 4] = [
+    (
+        "spec.displayName",
+        "a control character, or one that turns the direction of text, shows another name than it is",
+    ),
+    ("spec.quotaBoosts[].reason", "the same"),
+    ("spec.alerts.slack.secretRef.name", "no Secret can have another name"),
+    ("spec.alerts.webhook.secretRef.name", "the same"),
+];
 
 /// Every published definition with its Tenants, the oldest first.
 fn history() -> Vec<(String, Value, Vec<Document>)> {
@@ -150,7 +162,10 @@ fn compare(path: &str, old: &Value, new: &Value, narrower: &mut Vec<String>) {
         let rule = &validation["rule"];
         let known =
             old["x-kubernetes-validations"].as_array().into_iter().flatten().any(|old| old["rule"] == *rule);
-        if !known && !IMPLIED.iter().any(|(place, implied, _)| *place == path && *implied == rule) {
+        let is_implied = IMPLIED.iter().any(|(place, implied, _)| *place == path && *implied == rule);
+        let is_meant = [text::RULE, used_by::NAME_RULE].iter().any(|meant| *meant == rule)
+            && REFUSED_SINCE.iter().any(|(place, _)| *place == path);
+        if !known && !is_implied && !is_meant {
             say(&format!("there is a new rule, {rule}"));
         }
     }

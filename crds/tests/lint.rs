@@ -80,11 +80,47 @@ fn what_only_the_operator_refuses_has_its_reason() {
         told,
         [("InvalidSpec", "spec.alerts.thresholds"), ("InvalidSlackUrl", "spec.alerts.slack.url")]
     );
+}
 
-    let boost = json!({ "tokens": 1, "from": "2026-03-10T00:00:00Z", "until": "2026-03-20T00:00:00+00:60" });
-    let problems = check(&json!({ "monthlyQuota": 1, "quotaBoosts": [boost] }));
-    assert_eq!(problems.len(), 1, "{problems:?}");
-    assert!(problems[0].message.starts_with("the resource does not parse: "), "{}", problems[0].message);
+#[test]
+fn an_instant_that_the_api_server_takes_is_no_problem() {
+    for until in [
+        "2026-03-20T00:00:00+00:60",
+        "9999-12-31T23:59:59Z",
+        "2026-03-20T00:00:00.0123456789Z",
+        "2026-03-20T00:00:00,5Z",
+    ] {
+        let boost = json!({ "tokens": 1, "from": "0000-01-01T00:00:00Z", "until": until });
+        assert_eq!(check(&json!({ "monthlyQuota": 1, "quotaBoosts": [boost] })), [], "{until}");
+    }
+}
+
+#[test]
+fn a_text_that_hides_something_is_refused_with_a_sentence() {
+    for hidden in
+        ["\0", "\n", "\r", "\t", "\u{1b}", "\u{7f}", "\u{85}", "\u{200e}", "\u{2028}", "\u{202e}", "\u{2066}"]
+    {
+        let text = format!("Acme{hidden}Corp");
+        let boost = json!({ "tokens": 1, "from": "2026-03-10T00:00:00Z", "until": "2026-03-20T00:00:00Z", "reason": text });
+        for (spec, field) in [
+            (json!({ "monthlyQuota": 1, "displayName": text }), "spec.displayName"),
+            (json!({ "monthlyQuota": 1, "quotaBoosts": [boost] }), "spec.quotaBoosts[0].reason"),
+        ] {
+            let problems = check(&spec);
+            assert_eq!(problems.len(), 1, "{problems:?}");
+            assert_eq!(problems[0].field.as_deref(), Some(field));
+            assert!(
+                problems[0].message.contains("must be one line without control characters"),
+                "{problems:?}"
+            );
+        }
+    }
+    for secret in ["a/b", "../x", "Acme", "a\0b", "a b"] {
+        let slack = json!({ "slack": { "secretRef": { "name": secret } } });
+        let problems = check(&json!({ "monthlyQuota": 1, "alerts": slack }));
+        assert_eq!(problems.len(), 1, "{secret:?}: {problems:?}");
+        assert!(problems[0].message.contains("name must be that of a Secret"), "{problems:?}");
+    }
 }
 
 #[test]

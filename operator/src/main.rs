@@ -23,6 +23,9 @@ const CONNECTIONS: u32 = 6;
 /// A statement takes milliseconds, the longest step of a deletion a few seconds.
 const POSTGRES_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long a Tenant may go unseen before it is said that nobody follows its namespace.
+const UNSEEN: Duration = Duration::from_mins(1);
+
 /// How long Tenants that are being deleted may take before an uninstall does not wait for them any longer.
 const DRAIN_LIMIT: Duration = Duration::from_mins(2);
 
@@ -66,6 +69,7 @@ async fn main() -> anyhow::Result<()> {
             identity: config.pod_name,
             resync: config.resync,
             key_overlap: config.key_overlap,
+            unseen: UNSEEN,
             allow_http: config.allow_private_webhooks,
             patience: POSTGRES_PATIENCE,
         },

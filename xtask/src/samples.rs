@@ -80,7 +80,11 @@ pub(crate) fn send_alerts_to(system: &System, port: u16) -> Result<()> {
     let secret = json!({
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": { "name": "acme-slack", "namespace": NAMESPACE },
+        "metadata": {
+            "name": "acme-slack",
+            "namespace": NAMESPACE,
+            "labels": { "flagmeter.dev/used-by": ALERTED },
+        },
         "stringData": { "url": format!("http://127.0.0.1:{port}/services/{ALERTED}") },
     });
     kubectl.apply(&secret.to_string())?;

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use flagmeter_crds::lint::Document;
+use flagmeter_crds::used_by::USED_BY;
 use serde::Serialize;
 use serde_json::json;
 
@@ -64,6 +65,10 @@ pub(super) struct Report {
     invalid: usize,
     problems: Vec<Finding>,
     unreadable: Vec<Unreadable>,
+    /// What the API server takes, and what will not do what it should.
+    pub(super) warnings: Vec<Finding>,
+    /// Times that a Secret is named which is not among the files.
+    pub(super) unknown_secrets: usize,
 }
 
 impl Report {
@@ -85,7 +90,9 @@ impl Report {
             let line = line.map(|line| format!(":{line}")).unwrap_or_default();
             let _ = writeln!(text, "{file}{line}: {message}");
         }
-        for Finding { file, line, namespace, name, field, message, .. } in &self.problems {
+        let warnings = self.warnings.iter().map(|warning| (warning, "warning: "));
+        for (finding, kind) in self.problems.iter().map(|problem| (problem, "")).chain(warnings) {
+            let Finding { file, line, namespace, name, field, message, .. } = finding;
             let _ = write!(text, "{file}:{line}: Tenant");
             match (namespace, name) {
                 (Some(namespace), Some(name)) => _ = write!(text, " {namespace}/{name}"),
@@ -95,7 +102,7 @@ impl Report {
             if let Some(field) = field {
                 let _ = write!(text, ": {field}");
             }
-            let _ = writeln!(text, ": {message}");
+            let _ = writeln!(text, ": {kind}{message}");
         }
         text
     }
@@ -104,6 +111,7 @@ impl Report {
     pub(super) fn json(&self) -> serde_json::Result<String> {
         let object = json!({
             "problems": self.problems,
+            "warnings": self.warnings,
             "unreadable": self.unreadable,
             "withoutTenant": self.without_tenant,
             "summary": {
@@ -111,12 +119,13 @@ impl Report {
                 "tenants": self.tenants,
                 "invalidTenants": self.invalid,
                 "passedOver": self.passed_over,
+                "unknownSecrets": self.unknown_secrets,
             },
         });
         Ok(serde_json::to_string_pretty(&object)? + "\n")
     }
 
-    /// Sentences for whoever ran it.
+    /// Sentences for the person who ran it.
     pub(super) fn summary(&self) -> String {
         let mut text = String::new();
         for path in &self.without_tenant {
@@ -133,13 +142,25 @@ impl Report {
         if self.invalid > 0 {
             let _ = write!(text, ", {} with {}", self.invalid, count(self.problems.len(), "problem"));
         }
+        if !self.warnings.is_empty() {
+            let _ = write!(text, ", {}", count(self.warnings.len(), "warning"));
+        }
         if self.passed_over > 0 {
             let _ = write!(text, "; {} of other kinds passed over", count(self.passed_over, "object"));
         }
         if !self.unreadable.is_empty() {
             let _ = write!(text, "; {} could not be read", count(self.unreadable.len(), "file"));
         }
-        text + "\n"
+        text.push('\n');
+        if self.unknown_secrets > 0 {
+            let _ = writeln!(
+                text,
+                "{} to a Secret that is not in these files: whether it is in the cluster, and lets the tenant use it by \
+                 {USED_BY}, is not known here",
+                count(self.unknown_secrets, "reference")
+            );
+        }
+        text
     }
 
     /// 2 if something was not checked, 1 if a Tenant has a problem.

@@ -334,6 +334,10 @@ mod tests {
         for (text, is_of_format, is_parsed) in [
             ("2026-03-20T00:00:00Z", true, true),
             ("2026-03-20T00:00:00.5Z", true, true),
+            ("2026-03-20T00:00:00.0123456789Z", true, true),
+            ("9999-12-31T23:59:59Z", true, true),
+            ("0000-01-01T00:00:00Z", true, true),
+            ("2026-03-20T00:00:00-24:60", true, true),
             ("2026-03-20T00:00:00,5Z", true, true),
             ("2026-03-20T00:00:00+24:00", true, true),
             ("2026-03-20T00:00:00+25:00", true, false),
@@ -355,6 +359,11 @@ mod tests {
         ] {
             assert_eq!(is_date_time(text), is_of_format, "{text:?}");
             assert!(!is_of_format || time_error(text).is_none() == is_parsed, "{text:?}");
+            let works = crate::instant::since_1970(text).is_some();
+            assert!(
+                works || !(is_of_format && is_parsed),
+                "{text:?} is taken by the API server, and does not work"
+            );
         }
     }
 }

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::go::{self, quoted};
 use super::prune::child;
 use super::{Found, Problem, Reason};
+use crate::{instant, text, used_by};
 
 /// What a rule says of a value.
 pub(super) enum Answer {
@@ -27,6 +28,8 @@ pub(super) fn rule(text: &str) -> Option<Rule> {
         "has(self.url) != has(self.secretRef)" => |value| one_of(value, ["url", "secretRef"]),
         "has(self.url) != has(self.urlSecretRef)" => |value| one_of(value, ["url", "urlSecretRef"]),
         "self.from < self.until" => is_span,
+        text::RULE => is_shown_as_it_is,
+        used_by::NAME_RULE => is_secret_name,
         _ => return None,
     };
     Some(rule)
@@ -134,9 +137,17 @@ fn is_span(value: &Value) -> Answer {
             return Answer::Error(format!("Invalid date-time formatted string {text}: {error}"));
         }
     }
-    let instant = |text: &str| text.parse::<jiff::Timestamp>();
-    // One that only the API server knows is left to the operator's reading, which comes next.
-    answer(instant(from).ok().zip(instant(until).ok()).is_none_or(|(from, until)| from < until))
+    let [from, until] = [from, until].map(instant::since_1970);
+    // A text that is none is told of elsewhere.
+    answer(from.zip(until).is_none_or(|(from, until)| from < until))
+}
+
+fn is_shown_as_it_is(value: &Value) -> Answer {
+    answer(value.as_str().is_some_and(|text| !text.contains(crate::text::is_hidden)))
+}
+
+fn is_secret_name(value: &Value) -> Answer {
+    answer(value.as_str().is_some_and(used_by::is_secret_name))
 }
 
 #[cfg(test)]

@@ -89,6 +89,14 @@ fn watch_cases() -> Vec<Case> {
             "metadata",
             &json!(null),
         ),
+        Case::new("operator.reportUnfollowed", json!(true)).object(
+            "ClusterRole/flagmeter-flagmeter-operator-unfollowed",
+            "rules",
+            &json!([
+                { "apiGroups": ["flagmeter.dev"], "resources": ["tenants"], "verbs": ["list"] },
+                { "apiGroups": ["flagmeter.dev"], "resources": ["tenants/status"], "verbs": ["patch"] },
+            ]),
+        ),
         Case::new("operator.clusterWide", json!(true)).container("operator", variable, &json!("*")).object(
             role,
             "rules/1/verbs",

@@ -121,7 +121,7 @@ impl System {
         self.apply(&json!({
             "apiVersion": "v1",
             "kind": "Secret",
-            "metadata": { "name": secret },
+            "metadata": { "name": secret, "labels": { "flagmeter.dev/used-by": name } },
             "stringData": { "url": url },
         }));
         let mut spec = spec.clone();

@@ -143,6 +143,15 @@ impl StoreError {
         }
     }
 
+    /// The SQLSTATE with which PostgreSQL refused the data, class 22 (data exception) or 23 (integrity constraint
+    /// violation): it is there, and the same data would be refused again. Not that of a key which is there already: another
+    /// transaction was faster, and the next look sees what it wrote.
+    #[must_use]
+    pub fn refusal(&self) -> Option<String> {
+        let Self::Postgres { source: sqlx::Error::Database(error), .. } = self else { return None };
+        error.code().filter(|_| self.is_in_the_data()).map(std::borrow::Cow::into_owned)
+    }
+
     /// Whether a row's key was there already (SQLSTATE 23505).
     pub(crate) fn is_duplicate_key(&self) -> bool {
         matches!(self, Self::Postgres { source: sqlx::Error::Database(error), .. }

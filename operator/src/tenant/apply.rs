@@ -5,7 +5,7 @@ use flagmeter_store::postgres::tenants::{self, Change, ChangeKind, SealedWebhook
 use jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::key::Why;
+use super::key::{Adopted, Why};
 use super::observe::Observed;
 use super::plan::{Plan, Problem};
 use super::{Context, Error};
@@ -19,11 +19,18 @@ pub(super) struct Applied {
     pub(super) problem: Option<Problem>,
     /// Why the tenant's key was made, if it was.
     pub(super) made_key: Option<Why>,
+    /// Which key the Secret holds that was adopted, if one was.
+    pub(super) adopted_key: Option<Adopted>,
     /// Whether somebody else had changed what is kept of the tenant's keys, and it was put back.
     pub(super) repaired_keys: bool,
 }
 
 impl Applied {
+    /// Nothing but this, as yet.
+    fn new(written: Option<ChangeKind>, problem: Option<Problem>) -> Self {
+        Self { written, problem, made_key: None, adopted_key: None, repaired_keys: false }
+    }
+
     /// Whether the tenant has a row, and it is its own.
     pub(super) fn has_row(&self, observed: &Observed) -> bool {
         let is_anothers = matches!(self.problem, Some(Problem::TenantIdTaken { .. }));
@@ -40,7 +47,7 @@ pub(super) async fn apply(
     now: Timestamp,
 ) -> Result<Applied, Error> {
     let Some(write) = plan.write else {
-        return Ok(Applied { written: None, problem: plan.problem, made_key: None, repaired_keys: false });
+        return Ok(Applied::new(None, plan.problem));
     };
     let id = tenant.name_any();
     let seal = |url: &String| ctx.sealer.seal(&id, url);
@@ -69,5 +76,5 @@ pub(super) async fn apply(
     if write.kind == ChangeKind::DriftRepaired {
         ctx.metrics.drift_repairs.inc();
     }
-    Ok(Applied { written: Some(write.kind), problem: plan.problem, made_key: None, repaired_keys: false })
+    Ok(Applied::new(Some(write.kind), plan.problem))
 }

@@ -53,6 +53,9 @@ pub struct Settings {
     pub key_overlap: SignedDuration,
     /// Whether a webhook's URL may be http.
     pub allow_http: bool,
+    /// How often it is looked for Tenants of namespaces that nobody follows, and how long a new one may go unseen before it
+    /// is said: another release may follow its namespace.
+    pub unseen: Duration,
     /// How long PostgreSQL may take for an answer before it counts as away.
     pub patience: Duration,
 }

@@ -30,7 +30,7 @@ use super::secrets::{Follower, Name};
 use super::sweep::{self, Swept};
 use super::view::View;
 use super::watching::{Patient, Unwatchable, Watching};
-use super::{Context, Error, deliveries, error_policy, key, reconcile, status, usage};
+use super::{Context, Error, deliveries, error_policy, key, reconcile, status, unfollowed, usage};
 
 /// Changes of a tenant that come so close together are one.
 const DEBOUNCE: Duration = Duration::from_millis(100);
@@ -69,7 +69,11 @@ pub async fn run(
         run_scope(&ctx, scope, &view, stop.clone()).await;
         stop.cancel();
     });
-    join_all(scopes).await;
+    tokio::select! {
+        _ = join_all(scopes) => {}
+        // One look that is cut off is made again by the next leader.
+        () = unfollowed::follow(&ctx) => {}
+    }
 }
 
 async fn run_scope(ctx: &Arc<Context>, scope: &Scope, view: &Arc<View>, stop: CancellationToken) {

@@ -25,6 +25,12 @@ impl Failures {
         jittered(delay)
     }
 
+    /// Counts a failure that nothing but an edit will help, and answers how long to wait all the same.
+    pub(super) fn longest_delay(&self, namespace: Option<&str>, tenant: &str) -> Duration {
+        self.lock().insert(key(namespace, tenant), LONGEST.as_secs().ilog2());
+        jittered(LONGEST)
+    }
+
     /// Whether the tenant failed the last time: it has a pause of its own.
     pub(super) fn is_failing(&self, namespace: Option<&str>, tenant: &str) -> bool {
         self.lock().contains_key(&key(namespace, tenant))

@@ -24,6 +24,15 @@ const SUFFIX: &str = "-flagmeter-key";
 /// Set on a Tenant, to any value that it did not have before: its key is made anew.
 pub(super) const ROTATE: &str = "flagmeter.dev/rotate-key";
 
+/// Which key was in a Secret that was adopted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Adopted {
+    /// One of the tenant's.
+    Known,
+    /// One that was not known before.
+    New,
+}
+
 /// What came of it.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
@@ -33,6 +42,8 @@ pub(super) struct Kept {
     pub(super) pending: bool,
     /// Why the key was made, if it was.
     pub(super) made: Option<Why>,
+    /// Which key the Secret holds that was adopted, if one was.
+    pub(super) adopted: Option<Adopted>,
     /// Whether somebody else had changed the rows, and they were put back.
     pub(super) repaired: bool,
     /// What only a person can put right.
@@ -62,14 +73,14 @@ pub(super) async fn keep(ctx: &Context, tenant: &Tenant, now: Timestamp) -> Resu
     let plan = plan::plan(&held, wanted, &rows, now, ctx.settings.key_overlap);
     let done = apply::apply(ctx, tenant, &held, &rows, plan, now).await?;
     Ok(match held {
-        Held::Anothers => {
+        Held::Taken => {
             let problem = Problem::KeySecretTaken { name: secret_name(&id) };
             Kept { problem: Some(problem), ..Kept::default() }
         }
         Held::Going => Kept { pending: true, ..Kept::default() },
-        Held::Nothing | Held::Own(_) => {
-            let apply::Done { made, repaired } = done;
-            Kept { secret: Some(secret_name(&id)), made, repaired, ..Kept::default() }
+        Held::Nothing | Held::Own(_) | Held::Loose(_) => {
+            let apply::Done { made, adopted, repaired } = done;
+            Kept { secret: Some(secret_name(&id)), made, adopted, repaired, ..Kept::default() }
         }
     })
 }

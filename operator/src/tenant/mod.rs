@@ -4,7 +4,7 @@
 //! Before them, [`finalizer`] says whether the tenant is to go, and [`cleanup`] deletes what was kept of it.
 //! [`controller`] runs them whenever something may have changed; [`sweep`] detaches the rows whose
 //! resource is gone; [`usage`] asks for a reconcile where usage has changed; [`deliveries`] says whether alerts
-//! arrive.
+//! arrive; [`unfollowed`] says so where nobody follows a Tenant's namespace.
 
 mod answers;
 mod apply;
@@ -24,6 +24,7 @@ mod scope;
 mod secrets;
 mod status;
 mod sweep;
+mod unfollowed;
 mod usage;
 mod view;
 mod watching;
@@ -109,6 +110,14 @@ impl Error {
     fn is_conflict(&self) -> bool {
         let (Self::Finalizer(error) | Self::WriteSecret(error)) = self else { return false };
         matches!(&**error, kube::Error::Api(status) if status.code == 409)
+    }
+
+    /// The SQLSTATE with which PostgreSQL refused the tenant's data: the same would be refused again.
+    fn refusal(&self) -> Option<String> {
+        match self {
+            Self::Observe(error) | Self::Apply(error) | Self::CleanUp(error) => error.refusal(),
+            _ => None,
+        }
     }
 
     /// The variant as a metric's label.
@@ -251,6 +260,7 @@ async fn converge(tenant: &Tenant, ctx: &Context) -> Result<Done, Error> {
     let kept = if applied.has_row(&observed) { key::keep(ctx, tenant, now).await? } else { Kept::default() };
     applied.problem = applied.problem.or(kept.problem);
     applied.made_key = kept.made;
+    applied.adopted_key = kept.adopted;
     applied.repaired_keys = kept.repaired;
     if kept.repaired {
         ctx.metrics.drift_repairs.inc();
@@ -270,7 +280,7 @@ async fn converge(tenant: &Tenant, ctx: &Context) -> Result<Done, Error> {
     let seen = seen.as_ref();
     let show = seen.is_some_and(|seen| match status::news(tenant, seen, now) {
         News::Urgent => true,
-        News::Soon | News::Later => ctx.budget.take(now),
+        News::Soon | News::Later | News::Tokens => ctx.budget.take(now),
         News::None => false,
     });
     let status = status::after(tenant, &outcome, seen, show, now);
@@ -314,7 +324,11 @@ pub fn error_policy(tenant: Arc<DeserializeGuard<Tenant>>, error: &Error, ctx: A
         | Error::Apply(_)
         | Error::Overtaken
         | Error::Report(_) => {
-            Action::requeue(ctx.failures.delay(tenant.namespace().as_deref(), &tenant.name_any()))
+            let (namespace, name) = (tenant.namespace(), tenant.name_any());
+            Action::requeue(match error.refusal() {
+                Some(_) => ctx.failures.longest_delay(namespace.as_deref(), &name),
+                None => ctx.failures.delay(namespace.as_deref(), &name),
+            })
         }
     }
 }

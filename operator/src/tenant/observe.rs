@@ -2,6 +2,7 @@
 
 use flagmeter_core::period::BillingPeriod;
 use flagmeter_crds::settings;
+use flagmeter_crds::used_by::{self, USED_BY};
 use flagmeter_crds::{SecretKeyRef, SigningSecretRef, SlackTarget, Tenant, TenantSpec, WebhookTarget};
 use flagmeter_store::postgres::tenants::{self, FoundTenant, OpenPeriod};
 use jiff::Timestamp;
@@ -69,19 +70,18 @@ pub(super) fn versions(ctx: &Context, tenant: &Tenant) -> Option<Vec<Option<Stri
 
 /// Reads the Secrets that the spec names: every one of [`named_secrets`], and no other.
 pub(super) async fn secrets(ctx: &Context, tenant: &Tenant, observed: &mut Observed) -> Result<(), Error> {
-    let namespace = tenant.namespace().unwrap_or_default();
     observed.slack_url = match &tenant.spec.alerts.slack {
         None => None,
         Some(SlackTarget { url, secret_ref, .. }) => {
-            given(ctx, &namespace, url.as_ref(), secret_ref.as_ref()).await?
+            given(ctx, tenant, url.as_ref(), secret_ref.as_ref()).await?
         }
     };
     (observed.webhook_url, observed.webhook_secret) = match &tenant.spec.alerts.webhook {
         None => (None, None),
         Some(WebhookTarget { url, url_secret_ref, secret_ref, .. }) => {
             let SigningSecretRef { name, key } = secret_ref.clone();
-            let secret = from_secret(ctx, &namespace, &SecretKeyRef { name, key }).await?;
-            (given(ctx, &namespace, url.as_ref(), url_secret_ref.as_ref()).await?, Some(secret))
+            let secret = from_secret(ctx, tenant, &SecretKeyRef { name, key }).await?;
+            (given(ctx, tenant, url.as_ref(), url_secret_ref.as_ref()).await?, Some(secret))
         }
     };
     Ok(())
@@ -101,32 +101,41 @@ pub(super) async fn usage(ctx: &Context, tenant: &Tenant, now: Timestamp) -> Res
 /// A URL as it stands, in the spec or in the Secret that it names.
 async fn given(
     ctx: &Context,
-    namespace: &str,
+    tenant: &Tenant,
     url: Option<&String>,
     secret_ref: Option<&SecretKeyRef>,
 ) -> Result<Option<Result<String, Problem>>, Error> {
     match (url, secret_ref) {
         (Some(url), _) => Ok(Some(Ok(url.clone()))),
-        (None, Some(reference)) => from_secret(ctx, namespace, reference).await.map(Some),
+        (None, Some(reference)) => from_secret(ctx, tenant, reference).await.map(Some),
         (None, None) => Ok(None),
     }
 }
 
-/// Reads one value of a Secret now: none is ever kept in memory.
+/// Reads one value of a Secret now: none is ever kept in memory. Whether the Secret is not there, has no such key, or
+/// does not let the tenant use it makes no difference to anyone: that would tell which Secrets there are.
 async fn from_secret(
     ctx: &Context,
-    namespace: &str,
+    tenant: &Tenant,
     reference: &SecretKeyRef,
 ) -> Result<Result<String, Problem>, Error> {
-    let SecretKeyRef { name, key } = reference;
-    let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), namespace);
-    let secret = secrets.get_opt(name).await.map_err(|error| Error::ReadSecret(Box::new(error)))?;
-    let Some(secret) = secret else {
-        return Ok(Err(Problem::SecretNotFound { name: name.clone() }));
+    let (namespace, id) = (tenant.namespace().unwrap_or_default(), tenant.name_any());
+    let SecretKeyRef { name, key } = reference.clone();
+    let secret = if used_by::is_secret_name(&name) {
+        let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), &namespace);
+        secrets.get_opt(&name).await.map_err(|error| Error::ReadSecret(Box::new(error)))?
+    } else {
+        // It would be a part of the request's path.
+        None
     };
-    let Some(value) = secret.data.as_ref().and_then(|data| data.get(key)) else {
-        return Ok(Err(Problem::SecretKeyMissing { name: name.clone(), key: key.clone() }));
-    };
+    let value = secret.filter(|secret| is_for(secret, &id)).and_then(|secret| secret.data?.remove(&key));
     // What is no text is no URL either; the plan says so.
-    Ok(Ok(String::from_utf8_lossy(&value.0).into_owned()))
+    let text = value.map(|value| String::from_utf8_lossy(&value.0).into_owned());
+    Ok(text.ok_or(Problem::SecretUnavailable { name, key, tenant: id, namespace }))
+}
+
+/// Whether someone who may write the Secret lets the tenant use it.
+fn is_for(secret: &Secret, tenant: &str) -> bool {
+    let label = secret.labels().get(USED_BY).map(String::as_str);
+    used_by::allows(label, secret.annotations().get(USED_BY).map(String::as_str), tenant)
 }

@@ -2,7 +2,8 @@
 //! observation always give the same plan.
 
 use flagmeter_crds::settings::{self, InvalidSetting, NotAWebhookUrl, webhook_url};
-use flagmeter_crds::{SecretKeyRef, SlackTarget, Tenant};
+use flagmeter_crds::used_by::{USED_BY, is_secret_name};
+use flagmeter_crds::{SecretKeyRef, SlackTarget, Tenant, text};
 use flagmeter_store::postgres::tenants::{ChangeKind, FoundTenant, Owner, SlackRow, TenantRow};
 use flagmeter_store::sealed::Sealer;
 use kube::ResourceExt;
@@ -33,28 +34,38 @@ pub(super) enum Problem {
     },
     /// There is a Secret where the key belongs that is not the tenant's.
     #[error(
-        "the Secret {name:?}, in which the tenant's key belongs, is somebody else's, and is left alone; delete it or \
-         give it another name, and the key is made"
+        "the Secret {name:?}, in which the tenant's key belongs, is controlled by something else or holds no key, and is \
+         left alone; keys that worked before go on working. Have that Secret made under another name, and the key is made"
     )]
     KeySecretTaken {
         /// The Secret's name.
         name: String,
     },
-    /// The Secret does not exist.
+    /// The Secret does not exist, does not have the key, or does not let the tenant use it. Which of these is not said:
+    /// anyone who may write Tenants could learn of Secrets that they may not read.
     #[error(
-        "there is no Secret {name:?} in this namespace; create it, or change spec.alerts, which names it"
+        "key {key:?} of the Secret {name:?} cannot be used: there is no such Secret in namespace {namespace:?}, it has no \
+         such key, or its label {USED_BY} does not name this tenant{}",
+        how_to_allow(.name, .tenant, .namespace)
     )]
-    SecretNotFound {
-        /// The Secret's name.
-        name: String,
-    },
-    /// The Secret does not have the key.
-    #[error("the Secret {name:?} has no key {key:?}; add it, or change spec.alerts, which names it")]
-    SecretKeyMissing {
+    SecretUnavailable {
         /// The Secret's name.
         name: String,
         /// The key's.
         key: String,
+        /// The tenant.
+        tenant: String,
+        /// Its namespace, and the Secret's.
+        namespace: String,
+    },
+    /// PostgreSQL answers, and refuses what the operator writes: the same would be refused again.
+    #[error(
+        "PostgreSQL refuses the tenant's settings (SQLSTATE {sqlstate}); the last ones stay in force. Change what was \
+         changed last; the operator's log says which statement it was"
+    )]
+    SettingsRefused {
+        /// PostgreSQL's code.
+        sqlstate: String,
     },
     /// What stands there is no https URL. The text itself is never shown.
     #[error(transparent)]
@@ -75,6 +86,18 @@ pub(super) enum Problem {
     },
 }
 
+/// What anyone who may write the Secret can do. Nothing, if no Secret can have this name, which then stands in no command
+/// either.
+fn how_to_allow(secret: &str, tenant: &str, namespace: &str) -> String {
+    if is_secret_name(secret) {
+        format!(
+            ". Someone who may write it can allow it: `kubectl label secret {secret} -n {namespace} {USED_BY}={tenant}`"
+        )
+    } else {
+        String::new()
+    }
+}
+
 impl Problem {
     /// The condition's reason.
     pub(super) fn reason(&self) -> &'static str {
@@ -82,8 +105,8 @@ impl Problem {
             Self::Setting(problem) => problem.reason(),
             Self::TenantIdTaken { .. } => "TenantIdTaken",
             Self::KeySecretTaken { .. } => "KeySecretTaken",
-            Self::SecretNotFound { .. } => "SecretNotFound",
-            Self::SecretKeyMissing { .. } => "SecretKeyMissing",
+            Self::SecretUnavailable { .. } => "SecretUnavailable",
+            Self::SettingsRefused { .. } => "SettingsRefused",
             Self::InvalidSlackUrl(_) => "InvalidSlackUrl",
             Self::InvalidWebhookUrl(_) => "InvalidWebhookUrl",
             Self::InvalidWebhookSecret { .. } => "InvalidWebhookSecret",
@@ -152,7 +175,7 @@ fn wanted(
     let webhook = webhook::webhook(&id, spec.alerts.webhook.as_ref(), observed, sealer);
     let slack = slack(&id, spec.alerts.slack.as_ref(), observed, sealer);
     let row = TenantRow {
-        name: spec.display_name.clone().unwrap_or_else(|| id.clone()),
+        name: spec.display_name.as_deref().map_or_else(|| id.clone(), text::shown),
         monthly_quota: quota.base,
         boosts: quota.boosts,
         thresholds: thresholds.percents().to_vec(),

@@ -15,7 +15,8 @@ use serde_json::json;
 
 use super::apply::Applied;
 use super::context::NAME;
-use super::key::Why;
+use super::key::{Adopted, Why};
+use super::plan::Problem;
 use super::scope::Scope;
 use super::status::{self, Outcome};
 use super::{Context, Error};
@@ -45,9 +46,15 @@ pub(super) async fn report(
 pub(super) async fn trouble(ctx: &Context, tenant: &DeserializeGuard<Tenant>, error: &Error) {
     match &tenant.0 {
         Ok(tenant) => {
-            let status = status::after(tenant, &Outcome::Retrying(error), None, false, ctx.clock.now());
+            let refused = error.refusal().map(|sqlstate| Problem::SettingsRefused { sqlstate });
+            let outcome = refused.as_ref().map_or(Outcome::Retrying(error), Outcome::Stalled);
+            let status = status::after(tenant, &outcome, None, false, ctx.clock.now());
             if let Err(error) = write(ctx, tenant, &status).await {
-                tracing::debug!(error = chain(&error), "failed to report a failure");
+                return tracing::debug!(error = chain(&error), "failed to report a failure");
+            }
+            if let Some(problem) = refused.filter(|problem| !status::is_known(tenant, problem)) {
+                let event = event(EventType::Warning, problem.reason(), problem.to_string());
+                publish(ctx, &tenant.object_ref(&()), &event).await;
             }
         }
         Err(invalid) => unparsed(ctx, tenant, invalid).await,
@@ -160,7 +167,19 @@ fn events(tenant: &Tenant, applied: &Applied) -> Vec<Event> {
             "a new key was made, as the annotation asks; the former one works for a while",
         )),
     });
-    let key = key.map(|(reason, note)| event(EventType::Normal, reason, note.to_owned()));
+    let adopted = applied.adopted_key.map(|key| match key {
+        Adopted::Known => (
+            "KeyAdopted",
+            "the Secret with the tenant's key had lost its owner; it belongs to the Tenant again, and its key goes on \
+             working",
+        ),
+        Adopted::New => (
+            "KeyAdopted",
+            "the Secret of the tenant's key was there without an owner, with a key that was not known; it belongs to \
+             the Tenant now, and its key works. One that worked before goes on for a while",
+        ),
+    });
+    let key = key.or(adopted).map(|(reason, note)| event(EventType::Normal, reason, note.to_owned()));
     let keys = applied.repaired_keys.then(|| {
         event(
             EventType::Warning,

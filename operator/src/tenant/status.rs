@@ -5,7 +5,8 @@
 //! | | Ready | Reconciling | Stalled | reasons |
 //! | --- | --- | --- | --- | --- |
 //! | in force | True | False | False | `Synced`, `Suspended` |
-//! | only an edit helps | False | False | True | `InvalidTimeZone`, `InvalidSpec`, `TenantIdTaken`, `KeySecretTaken`, `SecretNotFound`, `SecretKeyMissing`, `InvalidSlackUrl`, `InvalidWebhookUrl`, `InvalidWebhookSecret` |
+//! | only an edit helps | False | False | True | `InvalidTimeZone`, `InvalidSpec`, `TenantIdTaken`, `KeySecretTaken`, `SecretUnavailable`, `SettingsRefused`, `InvalidSlackUrl`, `InvalidWebhookUrl`, `InvalidWebhookSecret` |
+//! | nobody follows its namespace | False | False | True | `NamespaceNotFollowed` |
 //! | tried again by itself | False | True | False | `DatabaseUnavailable`, `ApiServerUnavailable`, `Retrying`, `KeyPending` |
 //! | being deleted | False | True | False | `Deleting` |
 //!
@@ -58,7 +59,10 @@ impl Outcome<'_> {
             Self::KeyPending => "KeyPending",
             Self::Deleting(_) => "Deleting",
             Self::Stalled(problem) => problem.reason(),
-            Self::Retrying(Error::Observe(_) | Error::Apply(_) | Error::CleanUp(_)) => "DatabaseUnavailable",
+            Self::Retrying(Error::Observe(error) | Error::Apply(error) | Error::CleanUp(error)) => {
+                // One that refuses the data is there.
+                if error.refusal().is_some() { "Retrying" } else { "DatabaseUnavailable" }
+            }
             Self::Retrying(
                 Error::ReadSecret(_) | Error::WriteSecret(_) | Error::Report(_) | Error::Finalizer(_),
             ) => "ApiServerUnavailable",
@@ -152,6 +156,8 @@ pub(super) fn is_known(tenant: &Tenant, problem: &Problem) -> bool {
 pub(super) enum News {
     /// It says what is told already, or what may be told later.
     None,
+    /// As far as the budget goes, after all the rest: tokens have changed, and the percent has not.
+    Tokens,
     /// As far as the budget goes, after what is to be told soon.
     Later,
     /// As far as the budget goes.
@@ -162,7 +168,7 @@ pub(super) enum News {
 
 /// What there is to tell. An edit, and a quota that is used up, or is no longer, show at once. A new period, its first
 /// usage, and a quota that a boost changes are what all tenants may have at the same instant: they show as soon as the
-/// budget allows. Other usage does at most once a minute, and only if the percent has changed.
+/// budget allows. Other usage does at most once a minute: a percent that has changed goes first, then tokens alone.
 pub(super) fn news(tenant: &Tenant, seen: &Usage, now: Timestamp) -> News {
     let status = tenant.status.as_ref();
     let Some(told) = status.and_then(|status| status.usage.as_ref()) else { return News::Urgent };
@@ -176,11 +182,13 @@ pub(super) fn news(tenant: &Tenant, seen: &Usage, now: Timestamp) -> News {
         News::Urgent
     } else if is_soon {
         News::Soon
-    } else if told.percent != seen_as_told.percent && now.duration_since(told.updated_at.0) >= USAGE_INTERVAL
+    } else if told.total_tokens == seen.total_tokens || now.duration_since(told.updated_at.0) < USAGE_INTERVAL
     {
-        News::Later
-    } else {
         News::None
+    } else if told.percent == seen_as_told.percent {
+        News::Tokens
+    } else {
+        News::Later
     }
 }
 

@@ -135,6 +135,7 @@ fn context(db: PgPool) -> (Arc<Context>, Server) {
             identity: "operator-0".into(),
             resync: RESYNC,
             key_overlap: SignedDuration::from_hours(24),
+            unseen: Duration::from_mins(1),
             allow_http: false,
             patience: Duration::from_secs(30),
         },
@@ -233,9 +234,9 @@ async fn a_missing_secret_stalls_the_tenant_and_is_said_once(db: PgPool) {
     let (outcome, (status, first, second)) =
         tokio::join!(reconcile(acme(&slack, None), Arc::clone(&ctx)), play);
     outcome.unwrap();
-    assert_eq!(ready(&status), ("False", "SecretNotFound"));
+    assert_eq!(ready(&status), ("False", "SecretUnavailable"));
     assert_eq!(status.conditions[2].status, "True", "Stalled");
-    assert_eq!([first, second], [event("Normal", "Synced"), event("Warning", "SecretNotFound")]);
+    assert_eq!([first, second], [event("Normal", "Synced"), event("Warning", "SecretUnavailable")]);
 
     // The next time, only the Secret is asked for.
     let tenant = acme(&slack, Some(status));
@@ -306,6 +307,54 @@ async fn a_resource_that_does_not_parse_says_so_once_and_waits_for_an_edit(db: P
     // The write comes back from the watch.
     reconcile(tenant, Arc::clone(&ctx)).await.unwrap_err();
     assert!(kinds(&db).await.is_empty());
+    drop(ctx);
+    server.has_no_more().await;
+}
+
+/// As it was stored before the API server refused such texts.
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_name_with_a_nul_is_no_outage_and_the_settings_are_in_force(db: PgPool) {
+    let (ctx, mut server) = context(db.clone());
+    let mut tenant = acme(&json!({ "url": URL }), None).0.clone().unwrap();
+    tenant.spec.display_name = Some("Ac\0me\u{202e} Corp".to_owned());
+    let boost = json!([{ "tokens": 1, "from": "2026-03-01T00:00:00Z", "until": "9999-12-31T23:59:59Z", "reason": "a\0b" }]);
+    tenant.spec.quota_boosts = serde_json::from_value(boost).unwrap();
+    let (status, _) = told(&mut server, Arc::new(DeserializeGuard(Ok(tenant))), &ctx, 1).await;
+    assert_eq!(ready(&status), ("True", "Synced"));
+    let row = tenants::find(&db, &ctx.sealer, "acme").await.unwrap().unwrap().row;
+    assert_eq!(
+        (row.name.as_str(), row.boosts[0].reason.as_str()),
+        ("Ac\u{fffd}me\u{fffd} Corp", "a\u{fffd}b")
+    );
+    drop(ctx);
+    server.has_no_more().await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn settings_that_postgresql_refuses_stall_the_tenant_and_are_not_tried_again_and_again(db: PgPool) {
+    let (ctx, mut server) = context(db.clone());
+    sqlx::query("ALTER TABLE tenants ADD CHECK (monthly_quota <> 1000)").execute(&db).await.unwrap();
+    let play = async { (server.status().await, server.event().await) };
+    let (outcome, (status, said)) = tokio::join!(reconcile(plain(), Arc::clone(&ctx)), play);
+    let error = outcome.unwrap_err();
+    assert_eq!(ready(&status), ("False", "SettingsRefused"));
+    assert_eq!(status.conditions[2].status, "True", "Stalled");
+    assert!(status.conditions[2].message.contains("SQLSTATE 23514"), "{}", status.conditions[2].message);
+    assert_eq!(said, event("Warning", "SettingsRefused"));
+    assert_ne!(error_policy(plain(), &error, Arc::clone(&ctx)), Action::await_change());
+    let next = ctx.failures.delay(Some("shop"), "acme");
+    assert!(next >= Duration::from_mins(3), "{next:?}");
+    assert!(ctx.failures.is_failing(Some("shop"), "acme"), "nor for the sake of its usage");
+
+    // What was said already is not said again.
+    let tenant = acme(&json!({ "url": URL }), Some(status));
+    reconcile(tenant, Arc::clone(&ctx)).await.unwrap_err();
+    sqlx::query("ALTER TABLE tenants DROP CONSTRAINT tenants_monthly_quota_check1")
+        .execute(&db)
+        .await
+        .unwrap();
+    let (status, _) = told(&mut server, plain(), &ctx, 1).await;
+    assert_eq!(ready(&status), ("True", "Synced"));
     drop(ctx);
     server.has_no_more().await;
 }

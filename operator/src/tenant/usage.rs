@@ -40,19 +40,20 @@ fn chosen<'a>(
     left: usize,
     now: Timestamp,
 ) -> Vec<Told<'a>> {
-    let (mut urgent, mut soon, mut later) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut urgent, mut soon, mut later, mut tokens) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for told in told {
         match told.news(open, now) {
             News::Urgent => urgent.push(told),
             News::Soon => soon.push(told),
             News::Later => later.push(told),
+            News::Tokens => tokens.push(told),
             News::None => {}
         }
     }
-    for news in [&mut soon, &mut later] {
+    for news in [&mut soon, &mut later, &mut tokens] {
         news.sort_by_key(|told| told.usage.updated_at.0);
     }
-    urgent.extend(soon.into_iter().chain(later).take(left));
+    urgent.extend(soon.into_iter().chain(later).chain(tokens).take(left));
     urgent
 }
 
@@ -136,20 +137,23 @@ mod tests {
     }
 
     #[test]
-    fn a_quota_that_is_used_up_does_not_wait_and_a_new_period_goes_before_a_percent() {
-        let known = ["percent", "period", "used-up"].map(|name| told(name, 500, 0));
+    fn a_quota_that_is_used_up_does_not_wait_then_a_new_period_then_a_percent_then_tokens() {
+        let known = ["tokens", "percent", "period", "used-up"].map(|name| told(name, 500, 0));
         let march = |name, tokens| open(name, "2026-03-01T00:00:00Z", "2026-04-01T00:00:00Z", tokens);
         let open: HashMap<_, _> = [
+            march("tokens", 509),
             march("percent", 600),
             march("used-up", 1_000),
             open("period", "2026-04-01T00:00:00Z", "2026-05-01T00:00:00Z", 0),
         ]
         .into();
         let now = "2026-03-31T23:59:59Z".parse().unwrap();
-        for (left, expected) in
-            [(0, &["used-up"][..]), (1, &["used-up", "period"]), (2, &["used-up", "period", "percent"])]
-        {
-            assert_eq!(names(&chosen(known.iter().filter_map(Told::by), &open, left, now)), expected);
+        let expected = ["used-up", "period", "percent", "tokens"];
+        for left in 0..4 {
+            assert_eq!(
+                names(&chosen(known.iter().filter_map(Told::by), &open, left, now)),
+                expected[..=left]
+            );
         }
     }
 }

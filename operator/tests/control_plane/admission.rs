@@ -20,6 +20,15 @@ async fn create(cluster: &Cluster, name: &str, spec: &Value) -> Result<DynamicOb
     tenants.create(&PostParams::default(), &tenant).await
 }
 
+/// That the API server refuses the spec for this field, and says what is allowed.
+async fn assert_refused(cluster: &Cluster, spec: &Value, field: &str, allowed: &str) {
+    let refusal = create(cluster, "acme", spec).await;
+    let Err(Error::Api(status)) = refusal else { panic!("{spec} was taken: {refusal:?}") };
+    assert_eq!(status.code, 422, "{spec}: {}", status.message);
+    assert!(status.message.contains(field), "{spec}: {}", status.message);
+    assert!(status.message.contains(allowed), "{spec}: {}", status.message);
+}
+
 #[tokio::test]
 async fn a_bad_tenant_is_refused_with_what_is_allowed() {
     in_namespace(|cluster| async move {
@@ -109,12 +118,30 @@ async fn a_bad_tenant_is_refused_with_what_is_allowed() {
             (boosts(json!(vec![boost(1, until); 17])), "spec.quotaBoosts", "must have at most 16 items"),
         ];
         for (spec, field, allowed) in cases {
-            let refusal = create(&cluster, "acme", &spec).await;
-            let Err(Error::Api(status)) = refusal else { panic!("{spec} was taken: {refusal:?}") };
-            assert_eq!(status.code, 422, "{spec}: {}", status.message);
-            assert!(status.message.contains(field), "{spec}: {}", status.message);
-            assert!(status.message.contains(allowed), "{spec}: {}", status.message);
+            assert_refused(&cluster, &spec, field, allowed).await;
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_text_that_hides_something_and_a_name_that_no_secret_has_are_refused_with_a_sentence() {
+    in_namespace(|cluster| async move {
+        for hidden in ["\0", "\n", "\t", "\u{7f}", "\u{85}", "\u{200f}", "\u{2029}", "\u{202e}", "\u{2067}"] {
+            let text = format!("Acme{hidden}Corp");
+            let named = json!({ "monthlyQuota": 1, "displayName": text });
+            assert_refused(&cluster, &named, "spec.displayName", "must be one line without control characters").await;
+            let boost = json!({ "tokens": 1, "from": "2026-03-10T00:00:00Z", "until": "2026-03-20T00:00:00Z", "reason": text });
+            let boosted = json!({ "monthlyQuota": 1, "quotaBoosts": [boost] });
+            assert_refused(&cluster, &boosted, "spec.quotaBoosts[0].reason", "must be one line").await;
+        }
+        for name in ["a/b", "..", "Acme", "a?b"] {
+            let slack = json!({ "slack": { "secretRef": { "name": name } } });
+            let spec = json!({ "monthlyQuota": 1, "alerts": slack });
+            assert_refused(&cluster, &spec, "spec.alerts.slack.secretRef.name", "must be that of a Secret").await;
+        }
+        let spec = json!({ "monthlyQuota": 1, "displayName": "Söhne 株式会社 👩\u{200d}👧" });
+        create(&cluster, "acme", &spec).await.unwrap();
     })
     .await;
 }

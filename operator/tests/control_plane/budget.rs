@@ -31,7 +31,8 @@ fn calls(metrics: &Metrics) -> f64 {
 async fn two_hundred_tenants_at_once_are_all_ready_and_then_looked_at_without_a_call(db: PgPool) {
     in_namespace(async move |cluster| {
         let operator = Running::start(&cluster, &db, "operator-0").await;
-        cluster.apply_secret("hook", json!({ "url": "https://hooks.slack.com/services/T0/B0/x" })).await;
+        let metadata = json!({ "name": "hook", "annotations": { "flagmeter.dev/used-by": "*" } });
+        cluster.apply_secret_with(metadata, json!({ "url": "https://hooks.slack.com/services/T0/B0/x" })).await;
         let applies = (0..TENANTS).map(|number| {
             // Every other one names a Secret.
             let alerts = match number % 2 {

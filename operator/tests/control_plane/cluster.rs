@@ -91,7 +91,7 @@ where
         // One that has ended already, or was never there, is as good.
         let _ = namespaces.delete(&namespace, &DeleteParams::default()).await;
     }
-    for suffix in ["", "-finish"] {
+    for suffix in ["", "-finish", "-unfollowed"] {
         let (params, name) = (DeleteParams::default(), format!("{}-{ACCOUNT}{suffix}", cluster.namespace));
         let _ = Api::<ClusterRole>::all(cluster.client.clone()).delete(&name, &params).await;
         let _ = Api::<ClusterRoleBinding>::all(cluster.client.clone()).delete(&name, &params).await;
@@ -160,6 +160,11 @@ impl Cluster {
     /// The same with the `ClusterRole` that follows all namespaces, `other` among them.
     pub(crate) async fn cluster_wide_config(&self, other: &Cluster) -> Config {
         self.config_for(json!({ "clusterWide": true }), &[other]).await
+    }
+
+    /// The same with the `ClusterRole` that sees Tenants of namespaces which nobody follows.
+    pub(crate) async fn reporting_config(&self) -> Config {
+        self.config_for(json!({ "reportUnfollowed": true }), &[]).await
     }
 
     async fn config_for(&self, watches: Value, others: &[&Cluster]) -> Config {
@@ -242,16 +247,28 @@ impl Cluster {
         self.api::<Tenant>().patch(name, &params, &Patch::Apply(tenant)).await.unwrap()
     }
 
-    /// Makes the Secret hold `values`.
+    /// Makes the Secret hold `values`, and lets no tenant use it.
     pub(crate) async fn apply_secret(&self, name: &str, values: Value) {
+        self.apply_secret_with(json!({ "name": name }), values).await;
+    }
+
+    /// Makes the Secret hold `values`, and lets the tenant use it.
+    pub(crate) async fn apply_secret_for(&self, tenant: &str, name: &str, values: Value) {
+        let labels = json!({ "flagmeter.dev/used-by": tenant });
+        self.apply_secret_with(json!({ "name": name, "labels": labels }), values).await;
+    }
+
+    /// The same with this metadata.
+    pub(crate) async fn apply_secret_with(&self, metadata: Value, values: Value) {
+        let name = metadata["name"].as_str().unwrap().to_owned();
         let secret = json!({
             "apiVersion": "v1",
             "kind": "Secret",
-            "metadata": { "name": name },
+            "metadata": metadata,
             "stringData": values,
         });
         let params = PatchParams::apply("flagmeter-tests").force();
-        self.api::<Secret>().patch(name, &params, &Patch::Apply(secret)).await.unwrap();
+        self.api::<Secret>().patch(&name, &params, &Patch::Apply(secret)).await.unwrap();
     }
 
     /// The tenant, once its Ready condition has `reason`, for the generation that it has now.

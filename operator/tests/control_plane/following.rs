@@ -6,7 +6,7 @@ use flagmeter_store::postgres::tenants::{self, TenantRow};
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, eventually, in_namespace};
 use crate::running::{Running, sealer};
@@ -154,22 +154,82 @@ async fn a_webhook_follows_its_secret(db: PgPool) {
         let operator = Running::start(&cluster, &db, "operator-0").await;
         let slack = json!({ "secretRef": { "name": "acme-slack" } });
         cluster.apply("acme", json!({ "monthlyQuota": 1_000, "alerts": { "slack": slack } })).await;
-        cluster.reported("acme", "SecretNotFound").await;
-        event(&cluster, "SecretNotFound").await;
+        cluster.reported("acme", "SecretUnavailable").await;
+        event(&cluster, "SecretUnavailable").await;
         row(&db, "it counts all the same", |row| row.slack.is_none()).await;
 
-        cluster.apply_secret("acme-slack", json!({ "token": "x" })).await;
-        cluster.reported("acme", "SecretKeyMissing").await;
-        cluster.apply_secret("acme-slack", json!({ "url": "http://hooks.slack.com/services" })).await;
+        cluster.apply_secret_for("acme", "acme-slack", json!({ "token": "x" })).await;
+        cluster.reported("acme", "SecretUnavailable").await;
+        cluster
+            .apply_secret_for("acme", "acme-slack", json!({ "url": "http://hooks.slack.com/services" }))
+            .await;
         cluster.reported("acme", "InvalidSlackUrl").await;
-        cluster.apply_secret("acme-slack", json!({ "url": URL })).await;
+        cluster.apply_secret_for("acme", "acme-slack", json!({ "url": URL })).await;
         cluster.reported("acme", "Synced").await;
         assert_eq!(stored_url(&db, "slack_webhooks").await.as_deref(), Some(URL));
 
-        cluster.apply_secret("acme-slack", json!({ "url": OTHER_URL })).await;
+        cluster.apply_secret_for("acme", "acme-slack", json!({ "url": OTHER_URL })).await;
         let follows = async || stored_url(&db, "slack_webhooks").await.filter(|url| url == OTHER_URL);
         eventually("the webhook follows", follows).await;
         assert!(kinds(&db).await.iter().all(|kind| kind != "drift_repaired"));
+        operator.stop().await;
+    })
+    .await;
+}
+
+/// Someone who may write Tenants, but not read Secrets, names another team's.
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_secret_is_used_for_no_tenant_that_it_does_not_name_and_nobody_learns_that_it_is_there(db: PgPool) {
+    in_namespace(async move |cluster| {
+        let operator = Running::start(&cluster, &db, "operator-0").await;
+        let theirs = json!({ "url": URL, "secret": "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX" });
+        cluster.apply_secret("bare", theirs.clone()).await;
+        cluster.apply_secret_for("acme", "labelled", theirs.clone()).await;
+        cluster.apply_secret_for("mallory", "keyless", json!({ "token": "x" })).await;
+        let listed = json!({ "name": "listed", "annotations": { "flagmeter.dev/used-by": "globex, acme" } });
+        cluster.apply_secret_with(listed, theirs.clone()).await;
+        cluster.apply_secret_for("mallory", "mallorys", json!({ "url": OTHER_URL })).await;
+
+        let mut told = Vec::new();
+        let webhook =
+            |url: &Value, secret: &str| json!({ "webhook": { "url": url, "secretRef": { "name": secret } } });
+        for secret in ["bare", "labelled", "keyless", "listed", "absent", "../secrets/mallorys"] {
+            let slack = json!({ "slack": { "secretRef": { "name": secret } } });
+            for alerts in [slack, webhook(&json!(OTHER_URL), secret)] {
+                cluster.apply("mallory", json!({ "monthlyQuota": 1_000, "alerts": alerts })).await;
+                let tenant = cluster.reported("mallory", "SecretUnavailable").await;
+                let message = tenant.status.unwrap().conditions.swap_remove(0).message;
+                let key = if alerts["slack"].is_null() { "secret" } else { "url" };
+                let command = format!(
+                    "`kubectl label secret {secret} -n {} flagmeter.dev/used-by=mallory`",
+                    cluster.namespace
+                );
+                assert_eq!(message.contains(&command), secret != "../secrets/mallorys", "{message}");
+                told.push(
+                    message
+                        .replace(&command, "")
+                        .replace(&format!("{secret:?}"), "")
+                        .replace(&format!("{key:?}"), ""),
+                );
+                let stored = "SELECT (SELECT count(*) FROM slack_webhooks) + (SELECT count(*) FROM webhooks)";
+                assert_eq!(sqlx::query_scalar::<_, i64>(stored).fetch_one(&db).await.unwrap(), 0, "{secret}");
+            }
+        }
+        told.truncate(10);
+        told.dedup();
+        assert_eq!(told.len(), 1, "all are told the same: {told:?}");
+
+        // Allowed by label, by list, and for all.
+        cluster.apply_secret_for("mallory", "labelled", theirs.clone()).await;
+        for (secret, used_by) in [("labelled", None), ("listed", Some("acme,mallory")), ("bare", Some("*"))] {
+            if let Some(tenants) = used_by {
+                let metadata = json!({ "name": secret, "annotations": { "flagmeter.dev/used-by": tenants } });
+                cluster.apply_secret_with(metadata, theirs.clone()).await;
+            }
+            let alerts = webhook(&json!(OTHER_URL), secret);
+            cluster.apply("mallory", json!({ "monthlyQuota": 1_000, "alerts": alerts })).await;
+            cluster.reported("mallory", "Synced").await;
+        }
         operator.stop().await;
     })
     .await;
@@ -181,13 +241,13 @@ async fn a_receivers_url_and_what_signs_its_messages_may_be_in_secrets_of_their_
         let operator = Running::start(&cluster, &db, "operator-0").await;
         let webhook = json!({ "urlSecretRef": { "name": "acme-url" }, "secretRef": { "name": "acme-key" } });
         cluster.apply("acme", json!({ "monthlyQuota": 1_000, "alerts": { "webhook": webhook } })).await;
-        cluster.reported("acme", "SecretNotFound").await;
+        cluster.reported("acme", "SecretUnavailable").await;
         let secret = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX";
-        cluster.apply_secret("acme-key", json!({ "secret": secret })).await;
-        cluster.apply_secret("acme-url", json!({ "url": "http://example.com/s3cret" })).await;
+        cluster.apply_secret_for("acme", "acme-key", json!({ "secret": secret })).await;
+        cluster.apply_secret_for("acme", "acme-url", json!({ "url": "http://example.com/s3cret" })).await;
         cluster.reported("acme", "InvalidWebhookUrl").await;
         for url in ["https://example.com/one", "https://example.com/another"] {
-            cluster.apply_secret("acme-url", json!({ "url": url })).await;
+            cluster.apply_secret_for("acme", "acme-url", json!({ "url": url })).await;
             let follows = async || stored_url(&db, "webhooks").await.filter(|stored| stored == url);
             eventually("the webhook follows", follows).await;
         }
@@ -316,6 +376,84 @@ async fn whether_an_alert_arrived_is_a_condition_and_a_failure_an_event(db: PgPo
         // The other conditions are another manager's, and stay.
         let tenant = cluster.reported("acme", "Synced").await;
         assert!(tenant.status.unwrap().conditions.len() >= 4);
+        operator.stop().await;
+    })
+    .await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_boost_may_end_at_any_instant_that_the_api_server_takes(db: PgPool) {
+    in_namespace(async move |cluster| {
+        let operator = Running::start(&cluster, &db, "operator-0").await;
+        for (from, until, last) in [
+            ("2026-03-10T00:00:00Z", "9999-12-31T23:59:59Z", "9999-12-30T22:00:00Z"),
+            ("0000-01-01T00:00:00Z", "2126-03-20T00:00:00.0123456789Z", "2126-03-20T00:00:00.012345678Z"),
+            ("0000-01-01T00:00:00-24:00", "2126-03-20T00:00:00,5+24:60", "2126-03-18T23:00:00.5Z"),
+        ] {
+            let boosts = json!([{ "tokens": 500, "from": from, "until": until }]);
+            cluster.apply("acme", json!({ "monthlyQuota": 1_000, "quotaBoosts": boosts })).await;
+            let tenant = cluster.reported("acme", "Synced").await;
+            let row =
+                row(&db, "the boost is in the row", |row| row.boosts[0].until.to_string() == last).await;
+            assert_eq!(row.boosts.len(), 1, "{until}");
+            assert_eq!(tenant.status.unwrap().usage.unwrap().effective_quota, Some(1_500), "{until}");
+        }
+        operator.stop().await;
+    })
+    .await;
+}
+
+/// The columns of `kubectl get tenants.flagmeter.dev`, by name.
+async fn columns(cluster: &Cluster) -> Value {
+    let path = <Tenant as kube::Resource>::url_path(&(), Some(&cluster.namespace));
+    let request = http::Request::get(format!("{path}/acme"))
+        .header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")
+        .body(Vec::new())
+        .unwrap();
+    let table: Value = cluster.client.request(request).await.unwrap();
+    let names = table["columnDefinitions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|column| column["name"].as_str().unwrap().to_owned());
+    names
+        .zip(table["rows"][0]["cells"].as_array().unwrap().iter().cloned())
+        .collect::<serde_json::Map<_, _>>()
+        .into()
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn kubectl_shows_the_tokens_of_a_minute_ago_and_the_quota_with_its_boosts(db: PgPool) {
+    in_namespace(async move |cluster| {
+        let operator = Running::start(&cluster, &db, "operator-0").await;
+        let boosts = json!([{ "tokens": 500_000, "from": "2026-01-01T00:00:00Z", "until": "9999-12-31T23:59:59Z" }]);
+        cluster.apply("acme", json!({ "monthlyQuota": 500_000, "quotaBoosts": boosts })).await;
+        cluster.reported("acme", "Synced").await;
+        let usage = used(&cluster, 0).await;
+        let count = async |tokens: i64| {
+            sqlx::query(
+                "INSERT INTO usage_periods (tenant, period_start, period_end, total_tokens, events, last_minute)
+                 VALUES ('acme', $1::text::timestamptz, $2::text::timestamptz, $3, 1, $1::text::timestamptz)
+                 ON CONFLICT (tenant, period_start) DO UPDATE SET total_tokens = EXCLUDED.total_tokens",
+            )
+            .bind(usage.period_start.0.to_string())
+            .bind(usage.period_end.0.to_string())
+            .bind(tokens)
+            .execute(&db)
+            .await
+            .unwrap();
+        };
+        count(600_000).await;
+        used(&cluster, 600_000).await;
+        // Less than a percent more, and the minute is over.
+        count(600_007).await;
+        let long_ago = json!({ "status": { "usage": { "updatedAt": "2026-01-01T00:00:00Z" } } });
+        let tenants: Api<Tenant> = cluster.api();
+        tenants.patch_status("acme", &PatchParams::default(), &Patch::Merge(long_ago)).await.unwrap();
+        used(&cluster, 600_007).await;
+        let columns = columns(&cluster).await;
+        let shown = ["Quota", "Used", "Used%", "Base"].map(|name| columns[name].clone());
+        assert_eq!(shown, [json!(1_000_000), json!(600_007), json!(60), json!(500_000)], "{columns}");
         operator.stop().await;
     })
     .await;

@@ -321,8 +321,14 @@ async fn an_operator_of_all_namespaces_follows_each_and_knows_whose_an_id_is(db:
         let operator = Running::of(context, None);
         let slack = json!({ "secretRef": { "name": "hook" } });
         other.apply("elsewhere", json!({ "monthlyQuota": 5, "alerts": { "slack": slack } })).await;
-        other.reported("elsewhere", "SecretNotFound").await;
-        other.apply_secret("hook", json!({ "url": "https://hooks.slack.com/services/T0/B0/x" })).await;
+        other.reported("elsewhere", "SecretUnavailable").await;
+        other
+            .apply_secret_for(
+                "elsewhere",
+                "hook",
+                json!({ "url": "https://hooks.slack.com/services/T0/B0/x" }),
+            )
+            .await;
         other.reported("elsewhere", "Synced").await;
         cluster.apply("everywhere", json!({ "monthlyQuota": 1_000 })).await;
         cluster.reported("everywhere", "Synced").await;
@@ -337,6 +343,35 @@ async fn an_operator_of_all_namespaces_follows_each_and_knows_whose_an_id_is(db:
         .await;
         let found = tenants::find(&db, &sealer(), "elsewhere").await.unwrap().unwrap();
         assert_eq!((found.row.owner.namespace, found.row.detached_at), (other.namespace.clone(), None));
+        operator.stop().await;
+    })
+    .await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_tenant_of_a_namespace_that_nobody_follows_says_so_where_the_operator_may_and_is_taken_up_later(
+    db: PgPool,
+) {
+    alone_in_namespace(async move |cluster| {
+        let other = cluster.beside().await;
+        let access = cluster.reporting_config().await;
+        let operator = Running::reaching(access, &[&cluster], &db, "operator-0");
+        other.apply("acme", json!({ "monthlyQuota": 5 })).await;
+        let tenant = other.reported("acme", "NamespaceNotFollowed").await;
+        let stalled =
+            tenant.status.unwrap().conditions.into_iter().find(|one| one.type_ == "Stalled").unwrap();
+        assert_eq!(stalled.status, "True");
+        let parts = [other.namespace.as_str(), "operator.watchNamespaces", cluster.namespace.as_str()];
+        assert!(parts.iter().all(|part| stalled.message.contains(part)), "{}", stalled.message);
+        assert_eq!(rows(&db, "tenants").await, 0);
+        operator.stop().await;
+
+        let access = cluster.operator_config(&[&other]).await;
+        let operator = Running::reaching(access, &[&cluster, &other], &db, "operator-1");
+        let tenant = other.reported("acme", "Synced").await;
+        let stalled =
+            tenant.status.unwrap().conditions.into_iter().find(|one| one.type_ == "Stalled").unwrap();
+        assert_eq!(stalled.status, "False");
         operator.stop().await;
     })
     .await;

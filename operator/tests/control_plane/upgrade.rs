@@ -173,6 +173,26 @@ async fn tenants_of_every_published_definition_live_on_under_the_present_one() {
     .await;
 }
 
+#[tokio::test]
+async fn a_name_that_hides_something_stays_as_it_was_stored_and_is_refused_where_it_changes() {
+    in_namespace(|cluster| async move {
+        let old: Value = serde_saphyr::from_str(HISTORY[1].0).unwrap();
+        let definition = Definition::install(&cluster, "hidden", old).await;
+        let boost = json!({ "tokens": 1, "from": "2026-03-10T00:00:00Z", "until": "2026-03-20T00:00:00Z", "reason": "a\0b" });
+        let spec = json!({ "monthlyQuota": 9, "displayName": "Acme\0\u{202e}Corp", "quotaBoosts": [boost] });
+        definition.create("acme", &spec).await;
+        definition.apply(manifest::definition().unwrap(), 2).await;
+        definition.edit("acme", json!({ "monthlyQuota": 10 })).await.unwrap();
+        let status = json!({ "status": { "observedGeneration": 2 } });
+        definition.tenants.patch_status("acme", &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+        let refused = refusal(definition.edit("acme", json!({ "displayName": "Acme\u{202e}" })).await);
+        assert!(refused.contains("displayName must be one line"), "{refused}");
+        definition.edit("acme", json!({ "displayName": "Acme" })).await.unwrap();
+        definition.delete().await;
+    })
+    .await;
+}
+
 /// What the API server does when a definition is narrower than the one before, which FlagMeter's never is: a field
 /// that breaks a bound or a rule may stay as it is, unless something that is required is missing.
 #[tokio::test]

@@ -8,7 +8,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Resource, ResourceExt};
 use serde_json::{Value, json};
 
-use super::plan::{Held, Own};
+use super::plan::{Held, Loose, Own};
 use super::{ROTATE, secret_name};
 use crate::tenant::context::NAME;
 use crate::tenant::{Context, Error};
@@ -45,11 +45,7 @@ pub(super) async fn create(ctx: &Context, tenant: &Tenant, key: &ApiKey) -> Resu
     let secret: Secret = from(json!({
         "metadata": {
             "name": secret_name(&name),
-            "labels": {
-                "app.kubernetes.io/managed-by": NAME,
-                "app.kubernetes.io/part-of": "flagmeter",
-                "flagmeter.dev/tenant": name,
-            },
+            "labels": labels(&name),
             "annotations": rotation(tenant).map(|value| json!({ ROTATE: value })),
             "ownerReferences": tenant.controller_owner_ref(&()).map(unblocking),
         },
@@ -74,31 +70,66 @@ pub(super) async fn replace(ctx: &Context, tenant: &Tenant, own: &Own, key: &Api
     Ok(())
 }
 
+/// Makes the Secret the tenant's own, unless somebody else changed it since it was seen. The key in it stays, as the
+/// answer to whatever rotation the Tenant asks for now.
+pub(super) async fn adopt(ctx: &Context, tenant: &Tenant, loose: &Loose) -> Result<Option<Own>, Error> {
+    let name = tenant.name_any();
+    let owner = tenant.controller_owner_ref(&()).map(unblocking).into_iter().flatten();
+    let owners: Vec<OwnerReference> = loose.owners.iter().cloned().chain(owner).collect();
+    let mut metadata =
+        json!({ "resourceVersion": loose.version, "ownerReferences": owners, "labels": labels(&name) });
+    if let Some(rotation) = rotation(tenant) {
+        metadata["annotations"] = json!({ ROTATE: rotation });
+    }
+    let parameters = PatchParams { field_manager: Some(NAME.to_owned()), ..PatchParams::default() };
+    let patch = Patch::Merge(json!({ "metadata": metadata }));
+    let patched = api(ctx, tenant).patch(&secret_name(&name), &parameters, &patch).await.map_err(failed)?;
+    match seen(ctx, tenant, &patched) {
+        Held::Own(own) => Ok(Some(own)),
+        _ => Ok(None),
+    }
+}
+
+fn labels(tenant: &str) -> Value {
+    json!({
+        "app.kubernetes.io/managed-by": NAME,
+        "app.kubernetes.io/part-of": "flagmeter",
+        "flagmeter.dev/tenant": tenant,
+    })
+}
+
 fn api(ctx: &Context, tenant: &Tenant) -> Api<Secret> {
     Api::namespaced(ctx.client.clone(), &tenant.namespace().unwrap_or_default())
 }
 
 /// Whose the Secret is, and what is in it.
 fn held(tenant: &Tenant, secret: &Secret) -> Held {
-    let owners = secret.owner_references();
-    let is_going = secret.metadata.deletion_timestamp.is_some();
-    if owners.iter().any(|owner| Some(&owner.uid) == tenant.metadata.uid.as_ref()) {
-        if is_going {
-            return Held::Going;
-        }
-        let key = secret.data.as_ref().and_then(|data| data.get(DATA));
-        let key = key.and_then(|key| std::str::from_utf8(&key.0).ok()?.parse().ok());
-        let key = key.map(|key: ApiKey| key.hash());
-        let rotation = secret.annotations().get(ROTATE).cloned();
-        return Held::Own(Own { key, rotation, version: secret.resource_version().unwrap_or_default() });
+    if secret.metadata.deletion_timestamp.is_some() {
+        return Held::Going;
     }
-    // Kubernetes collects what belonged to a Tenant that is gone.
-    let of_former = |owner: &OwnerReference| {
+    let key = secret.data.as_ref().and_then(|data| data.get(DATA));
+    let key = key.and_then(|key| std::str::from_utf8(&key.0).ok()?.parse().ok());
+    let key = key.map(|key: ApiKey| key.hash());
+    let version = secret.resource_version().unwrap_or_default();
+    let owners = secret.owner_references();
+    if owners.iter().any(|owner| Some(&owner.uid) == tenant.metadata.uid.as_ref()) {
+        let rotation = secret.annotations().get(ROTATE).cloned();
+        return Held::Own(Own { key, rotation, version });
+    }
+    // One of an earlier Tenant of this name: it is gone, and a restore brings its uid back where nothing has it.
+    let is_of_former = |owner: &&OwnerReference| {
         owner.kind == Tenant::kind(&())
             && owner.name == tenant.name_any()
             && owner.api_version.starts_with("flagmeter.dev/")
     };
-    if is_going || owners.iter().any(of_former) { Held::Going } else { Held::Anothers }
+    let (former, owners): (Vec<_>, Vec<_>) = owners.iter().partition(is_of_former);
+    match key {
+        _ if owners.iter().any(|owner| owner.controller == Some(true)) => Held::Taken,
+        Some(key) => Held::Loose(Loose { key, owners: owners.into_iter().cloned().collect(), version }),
+        // Kubernetes collects what belonged to a Tenant that is gone.
+        None if !former.is_empty() => Held::Going,
+        None => Held::Taken,
+    }
 }
 
 /// The rotation that the key answers, so that it is made once for it.
@@ -117,4 +148,78 @@ fn failed(error: kube::Error) -> Error {
 
 fn from(value: Value) -> Result<Secret, Error> {
     serde_json::from_value(value).map_err(|error| failed(kube::Error::SerdeError(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::ByteString;
+
+    use super::*;
+
+    fn tenant() -> Tenant {
+        from_json(json!({
+            "apiVersion": "flagmeter.dev/v1alpha1",
+            "kind": "Tenant",
+            "metadata": { "name": "acme", "namespace": "shop", "uid": "uid-1" },
+            "spec": { "monthlyQuota": 1 },
+        }))
+    }
+
+    fn from_json<T: serde::de::DeserializeOwned>(value: Value) -> T {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn owner(kind: &str, name: &str, uid: &str, controls: bool) -> Value {
+        let version = if kind == "Tenant" { "flagmeter.dev/v1alpha1" } else { "external-secrets.io/v1" };
+        json!({ "apiVersion": version, "kind": kind, "name": name, "uid": uid, "controller": controls })
+    }
+
+    /// What is seen of a Secret that holds `text` and has these owners.
+    fn seen(text: &str, owners: &[Value]) -> (&'static str, Vec<String>) {
+        let secret: Secret = from_json(json!({
+            "metadata": { "name": "acme-flagmeter-key", "resourceVersion": "7", "ownerReferences": owners },
+            "data": { "key": ByteString(text.as_bytes().to_vec()) },
+        }));
+        match held(&tenant(), &secret) {
+            Held::Nothing => ("nothing", vec![]),
+            Held::Going => ("going", vec![]),
+            Held::Own(_) => ("own", vec![]),
+            Held::Taken => ("taken", vec![]),
+            Held::Loose(loose) => {
+                assert_eq!(
+                    (loose.key, loose.version.as_str()),
+                    (text.parse::<ApiKey>().unwrap().hash(), "7")
+                );
+                ("loose", loose.owners.into_iter().map(|owner| owner.name).collect())
+            }
+        }
+    }
+
+    #[test]
+    fn a_secret_with_a_key_is_the_tenants_unless_something_else_controls_it() {
+        let key = ApiKey::random().unwrap();
+        let key = key.expose();
+        let own = owner("Tenant", "acme", "uid-1", true);
+        let stale = owner("Tenant", "acme", "uid-0", true);
+        let beside = owner("Backup", "daily", "uid-7", false);
+        let controller = owner("ExternalSecret", "acme", "uid-8", true);
+        let namesake = owner("Tenant", "globex", "uid-9", true);
+        let loose = |names: &[&str]| ("loose", names.iter().map(|name| (*name).to_owned()).collect());
+        let cases = [
+            ("its own", key, vec![own.clone()], ("own", Vec::new())),
+            ("its own without a key", "s3cret", vec![own], ("own", vec![])),
+            ("without an owner", key, vec![], loose(&[])),
+            ("of an earlier Tenant, as after a restore", key, vec![stale.clone()], loose(&[])),
+            ("with an owner that does not control it", key, vec![beside.clone()], loose(&["daily"])),
+            ("of both", key, vec![stale.clone(), beside.clone()], loose(&["daily"])),
+            ("controlled by something else", key, vec![controller.clone()], ("taken", vec![])),
+            ("controlled by another Tenant", key, vec![namesake, beside], ("taken", vec![])),
+            ("without an owner and without a key", "s3cret", vec![], ("taken", vec![])),
+            ("of something else, without a key", "s3cret", vec![controller], ("taken", vec![])),
+            ("of an earlier Tenant, without a key", "s3cret", vec![stale], ("going", vec![])),
+        ];
+        for (what, text, owners, expected) in cases {
+            assert_eq!(seen(text, &owners), expected, "{what}");
+        }
+    }
 }

@@ -29,6 +29,11 @@ fn acme() -> Tenant {
     .unwrap()
 }
 
+fn unavailable(secret: &str) -> Problem {
+    let [name, key, tenant, namespace] = [secret, "url", "acme", "shop"].map(str::to_owned);
+    Problem::SecretUnavailable { name, key, tenant, namespace }
+}
+
 /// The row that [`acme`] asks for while its Secret holds `url`.
 fn row(url: &str) -> TenantRow {
     TenantRow {
@@ -144,7 +149,7 @@ fn a_spec_that_no_calendar_can_follow_changes_nothing() {
 
 #[test]
 fn a_tenant_without_its_secret_counts_all_the_same() {
-    let missing = Problem::SecretNotFound { name: "acme-slack".into() };
+    let missing = unavailable("acme-slack");
     let observed = |found| Observed { found, slack_url: Some(Err(missing.clone())), ..Observed::default() };
 
     let (write, problem) = planned(&acme(), &observed(None));
@@ -224,7 +229,7 @@ fn a_webhook_whose_secret_is_gone_stays_in_use() {
     let (_, stored) = write.unwrap();
     assert!(stored.webhook.is_some() && problem.is_none());
 
-    let missing = Problem::SecretNotFound { name: "acme-webhook".into() };
+    let missing = unavailable("acme-webhook");
     let again = planned(&tenant, &observed(Some(found(stored.clone(), &stored)), Err(missing.clone())));
     assert_eq!(again, (None, Some(missing)), "nothing is written, and the problem says why");
     let plan =

@@ -22,6 +22,11 @@ fn acme(status: Option<TenantStatus>) -> Tenant {
     tenant
 }
 
+fn unavailable(secret: &str) -> Problem {
+    let [name, key, tenant, namespace] = [secret, "url", "acme", "shop"].map(str::to_owned);
+    Problem::SecretUnavailable { name, key, tenant, namespace }
+}
+
 fn usage(total_tokens: i64) -> Usage {
     let period = BillingPeriod { start: at("2026-03-15T00:00:00Z"), end: at("2026-04-15T00:00:00Z") };
     Usage { period, total_tokens }
@@ -70,7 +75,7 @@ fn a_transition_time_is_kept_until_the_condition_changes() {
     assert_eq!(first, second);
     assert!(is_told(&acme(Some(first.clone())), &second));
 
-    let missing = Problem::SecretNotFound { name: "acme-slack".into() };
+    let missing = unavailable("acme-slack");
     let third = told_after(&acme(Some(first)), &Outcome::Stalled(&missing), None, at(NOW));
     let times: Vec<String> =
         third.conditions.iter().map(|condition| condition.last_transition_time.0.to_string()).collect();
@@ -96,8 +101,9 @@ fn usage_is_written_at_most_once_a_minute_unless_it_is_the_first() {
         (5, "2026-03-20T11:59:59Z", 16, false),
         (5, "2026-03-20T11:59:01Z", 16, false),
         (5, "2026-03-20T11:59:00Z", 16, true),
-        // The percent is the same.
-        (5, "2026-03-20T11:00:00Z", 6, false),
+        // The percent is the same, and the tokens are not.
+        (5, "2026-03-20T11:59:01Z", 6, false),
+        (5, "2026-03-20T11:59:00Z", 6, true),
         (5, "2026-03-20T11:00:00Z", 5, false),
         // The quota is used up, or is no longer.
         (990, "2026-03-20T11:59:59Z", 1_000, true),
@@ -160,12 +166,12 @@ fn usage_stays_while_it_cannot_be_read_and_is_not_shown_to_a_stranger() {
 
 #[test]
 fn a_problem_is_news_once() {
-    let missing = Problem::SecretNotFound { name: "acme-slack".into() };
+    let missing = unavailable("acme-slack");
     assert!(!is_known(&acme(None), &missing));
     let status = told_after(&acme(None), &Outcome::Stalled(&missing), None, at(NOW));
     let tenant = acme(Some(status));
     assert!(is_known(&tenant, &missing));
-    assert!(!is_known(&tenant, &Problem::SecretNotFound { name: "other".into() }));
+    assert!(!is_known(&tenant, &unavailable("other")));
     assert!(!is_ready(&tenant));
 }
 
@@ -207,6 +213,7 @@ fn the_page_for_operations_has_every_reason_and_no_other() {
         include_str!("../../../../crds/src/settings.rs"),
         include_str!("../report.rs"),
         include_str!("../deliveries.rs"),
+        include_str!("../unfollowed.rs"),
     ];
     let mut reasons: std::collections::BTreeSet<&str> =
         code.iter().flat_map(|text| words(text, '"')).collect();

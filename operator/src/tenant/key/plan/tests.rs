@@ -98,10 +98,30 @@ fn without_an_overlap_the_former_key_ends_at_once() {
     assert_eq!(plan, Plan { current: Current::Made(Why::Rotated), former: Vec::new() });
 }
 
+fn loose(key: &ApiKey) -> Held {
+    Held::Loose(Loose { key: key.hash(), owners: Vec::new(), version: "1".to_owned() })
+}
+
 #[test]
-fn where_the_secret_is_not_the_tenants_it_has_no_key() {
-    let [key] = keys();
-    for held in [Held::Going, Held::Anothers] {
-        assert_eq!(planned(&held, Some("1"), &[lasting(&key)]), (Current::None, vec![]), "{held:?}");
+fn a_key_whose_secret_lost_its_owner_goes_on_working_and_so_do_the_former_ones() {
+    let [key, former] = keys();
+    let adopted = |former| (Current::Adopted(key.hash()), former);
+    // Whatever the annotation says: that it was not answered may be lost as well.
+    for wanted in [None, Some("1")] {
+        let rows = [lasting(&key), ending(&former, 5)];
+        assert_eq!(planned(&loose(&key), wanted, &rows), adopted(vec![ending(&former, 5)]));
+        assert_eq!(planned(&loose(&key), wanted, &[]), adopted(vec![]), "it was there before the Tenant");
     }
+    // From a backup that is older than the last rotation: the clients may have either.
+    let rows = [ending(&key, 5), lasting(&former)];
+    assert_eq!(planned(&loose(&key), None, &rows), adopted(vec![ending(&former, 24)]));
+    let rows = [ending(&key, 5), ending(&former, 23)];
+    assert_eq!(planned(&loose(&key), None, &rows), adopted(vec![ending(&former, 23)]), "it is not put off");
+}
+
+#[test]
+fn a_secret_that_is_being_deleted_ends_the_keys_and_one_that_is_not_the_tenants_ends_none() {
+    let [key] = keys();
+    assert_eq!(planned(&Held::Going, Some("1"), &[lasting(&key)]), (Current::None, vec![]));
+    assert_eq!(planned(&Held::Taken, Some("1"), &[lasting(&key)]), (Current::Untouched, vec![]));
 }
