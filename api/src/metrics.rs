@@ -186,16 +186,21 @@ impl Metrics {
                 "Times that tenants or usage could not be read from PostgreSQL.",
             )?,
         };
+        metrics.show_every_label();
+        Ok(metrics)
+    }
+
+    /// So that a rate can be taken of what has not happened yet.
+    fn show_every_label(&self) {
         for code in Code::ALL {
-            metrics.refused.with_label_values(&[code.as_str()]);
+            self.refused.with_label_values(&[code.as_str()]);
         }
         for reason in Reason::ALL {
-            metrics.turned_away.with_label_values(&[reason.as_str()]);
+            self.turned_away.with_label_values(&[reason.as_str()]);
         }
         for store in [Store::Postgresql, Store::Valkey] {
-            metrics.store_up(store, false);
+            self.store_up(store, false);
         }
-        Ok(metrics)
     }
 
     pub(crate) fn accepted(&self, events: usize) {

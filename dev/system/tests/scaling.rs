@@ -57,9 +57,10 @@ impl<'a> Upgraded<'a> {
         let values: Vec<_> = policy.split(',').map(|value| format!("worker.autoscaling.{value}")).collect();
         system.upgrade(&["--set", &values.join(",")]);
         let window = policy.split(',').find_map(|value| value.strip_prefix("windowSeconds=")).unwrap();
+        let window: u64 = window.parse().unwrap();
         until("it is by this policy that is decided", || {
             let explained = system.explain_scale(&["--json", "--samples", "1"]);
-            (explained["limits"]["windowSeconds"].to_string() == window).then_some(())
+            (explained["limits"]["windowSeconds"] == window).then_some(())
         });
         Self(system)
     }
