@@ -30,17 +30,18 @@ const FORBIDDEN: u32 = 10;
 
 /// Looks for as long as it is polled, unless all namespaces are followed.
 pub(super) async fn follow(ctx: &Context) {
+    let mut pause = ctx.settings.unseen;
     while !ctx.settings.scopes.contains(&Scope::Cluster) {
-        let pause = ctx.settings.unseen;
-        let pause = match look(ctx).await {
-            Ok(()) => pause,
-            Err(kube::Error::Api(status)) if status.is_forbidden() => pause.saturating_mul(FORBIDDEN),
+        // At the start, too: the operators are only about to look at their Tenants.
+        sleep(pause).await;
+        pause = ctx.settings.unseen;
+        match look(ctx).await {
+            Ok(()) => {}
+            Err(kube::Error::Api(status)) if status.is_forbidden() => pause = pause.saturating_mul(FORBIDDEN),
             Err(error) => {
                 tracing::debug!(error = chain(&error), "failed to look for Tenants that nobody follows");
-                pause
             }
-        };
-        sleep(pause).await;
+        }
     }
     std::future::pending::<()>().await;
 }

@@ -188,12 +188,11 @@ async fn a_secret_is_used_for_no_tenant_that_it_does_not_name_and_nobody_learns_
         cluster.apply_secret_for("mallory", "keyless", json!({ "token": "x" })).await;
         let listed = json!({ "name": "listed", "annotations": { "flagmeter.dev/used-by": "globex, acme" } });
         cluster.apply_secret_with(listed, theirs.clone()).await;
-        cluster.apply_secret_for("mallory", "mallorys", json!({ "url": OTHER_URL })).await;
 
         let mut told = Vec::new();
         let webhook =
             |url: &Value, secret: &str| json!({ "webhook": { "url": url, "secretRef": { "name": secret } } });
-        for secret in ["bare", "labelled", "keyless", "listed", "absent", "../secrets/mallorys"] {
+        for secret in ["bare", "labelled", "keyless", "listed", "absent"] {
             let slack = json!({ "slack": { "secretRef": { "name": secret } } });
             for alerts in [slack, webhook(&json!(OTHER_URL), secret)] {
                 cluster.apply("mallory", json!({ "monthlyQuota": 1_000, "alerts": alerts })).await;
@@ -204,7 +203,7 @@ async fn a_secret_is_used_for_no_tenant_that_it_does_not_name_and_nobody_learns_
                     "`kubectl label secret {secret} -n {} flagmeter.dev/used-by=mallory`",
                     cluster.namespace
                 );
-                assert_eq!(message.contains(&command), secret != "../secrets/mallorys", "{message}");
+                assert!(message.contains(&command), "{message}");
                 told.push(
                     message
                         .replace(&command, "")
@@ -215,7 +214,6 @@ async fn a_secret_is_used_for_no_tenant_that_it_does_not_name_and_nobody_learns_
                 assert_eq!(sqlx::query_scalar::<_, i64>(stored).fetch_one(&db).await.unwrap(), 0, "{secret}");
             }
         }
-        told.truncate(10);
         told.dedup();
         assert_eq!(told.len(), 1, "all are told the same: {told:?}");
 

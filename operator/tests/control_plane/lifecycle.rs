@@ -1,5 +1,7 @@
 //! How a tenant is suspended, uses up its quota, ends, and comes back.
 
+use std::time::Duration;
+
 use flagmeter_crds::Tenant;
 use flagmeter_operator::metrics::Metrics;
 use flagmeter_operator::tenant::{FINALIZER, SKIP_CLEANUP, Scope};
@@ -355,7 +357,10 @@ async fn a_tenant_of_a_namespace_that_nobody_follows_says_so_where_the_operator_
     alone_in_namespace(async move |cluster| {
         let other = cluster.beside().await;
         let access = cluster.reporting_config().await;
-        let operator = Running::reaching(access, &[&cluster], &db, "operator-0");
+        let metrics = Metrics::register(&Registry::new()).unwrap();
+        let mut context = context(access, &[&cluster], &db, "operator-0", &metrics);
+        context.settings.unseen = Duration::from_secs(1);
+        let operator = Running::of(context, None);
         other.apply("acme", json!({ "monthlyQuota": 5 })).await;
         let tenant = other.reported("acme", "NamespaceNotFollowed").await;
         let stalled =

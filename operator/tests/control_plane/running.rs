@@ -46,7 +46,7 @@ pub(crate) fn context(
         identity: identity.to_owned(),
         resync: Duration::from_secs(1),
         key_overlap: SignedDuration::from_hours(24),
-        unseen: Duration::from_secs(1),
+        unseen: Duration::from_mins(1),
         allow_http: false,
         patience: Duration::from_secs(2),
     };
