@@ -273,7 +273,7 @@ mod tests {
     fn a_recovery_arms_a_threshold_again_and_a_flap_is_not_told() {
         let only = thresholds(&[80]);
         // What, used, quota, recorded, told, not told.
-        let cases: [(&str, i64, i64, &[Recorded], &[i32], &[i32]); 7] = [
+        let cases: [Case<'_>; 7] = [
             (
                 "a boost ended, at 180 %",
                 1_800,

@@ -44,17 +44,14 @@ impl Shown {
         if done.processed == 0 || done.busy < LEAST_BUSY_SECONDS {
             return None;
         }
-        let (lowest, highest, batch) = match done.mean_batch() {
-            Some((size, seconds)) => {
-                let bound = (size >= LARGE).then(|| full_rate(size, seconds));
-                (size / seconds, bound, Some(size))
-            }
+        let (lowest, highest, batch) = if let Some((size, seconds)) = done.mean_batch() {
+            let bound = (size >= LARGE).then(|| full_rate(size, seconds));
+            (size / seconds, bound, Some(size))
+        } else {
             // Workers of an earlier version. While they are behind they take what there is, so that their
             // transactions are as large as they can be.
-            None => {
-                let rate = done.mean_rate();
-                (rate, (are_behind && done.processed >= ENOUGH).then_some(rate), None)
-            }
+            let rate = done.mean_rate();
+            (rate, (are_behind && done.processed >= ENOUGH).then_some(rate), None)
         };
         let lowest = if lowest.is_finite() { lowest.clamp(LEAST, MOST) } else { LEAST };
         Some(Self { lowest, highest: highest.unwrap_or(f64::INFINITY).max(lowest), batch })
