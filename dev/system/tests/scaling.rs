@@ -25,11 +25,11 @@ impl<'a> Slow<'a> {
         Self::with(system, "rollups", "FOR EACH STATEMENT", "PERFORM pg_sleep(0.09)")
     }
 
-    /// A second longer for each transaction, and one transaction at a time: it counts as much for one worker as for
-    /// three.
+    /// A second longer for each transaction, and one transaction at a time, from its first statement on: it counts as
+    /// much for one worker as for three.
     fn and_one_at_a_time(system: &'a System) -> Self {
         let body = "PERFORM pg_advisory_xact_lock(4711); PERFORM pg_sleep(1)";
-        Self::with(system, "rollups", "FOR EACH STATEMENT", body)
+        Self::with(system, "applied_batches", "FOR EACH STATEMENT", body)
     }
 
     fn with(system: &'a System, table: &'static str, each: &str, body: &str) -> Self {
@@ -56,8 +56,8 @@ impl<'a> Upgraded<'a> {
     fn with(system: &'a System, policy: &str) -> Self {
         let values: Vec<_> = policy.split(',').map(|value| format!("worker.autoscaling.{value}")).collect();
         system.upgrade(&["--set", &values.join(",")]);
-        let window = policy.split(',').find_map(|value| value.strip_prefix("windowSeconds=")).unwrap();
-        let window: u64 = window.parse().unwrap();
+        let window = policy.split(',').find_map(|value| value.strip_prefix("windowSeconds="));
+        let window: i64 = window.unwrap().parse().unwrap();
         until("it is by this policy that is decided", || {
             let explained = system.explain_scale(&["--json", "--samples", "1"]);
             (explained["limits"]["windowSeconds"] == window).then_some(())
@@ -195,8 +195,8 @@ fn a_flood_that_more_workers_drain_no_sooner_is_left_to_as_many_as_it_takes() {
     let system = System::running();
     let tenant = unique("flood");
     system.apply_tenant(&tenant, 1_000_000_000);
-    // Others are started after 15 s only, so that it is known by then what one does alone while the flood is there.
-    let upgraded = Upgraded::with(&system, &format!("{POLICY},waitSeconds=15,retrySeconds=60"));
+    // Others are started after 10 s only, so that it is known by then what one does alone while the flood is there.
+    let upgraded = Upgraded::with(&system, &format!("{POLICY},waitSeconds=10,retrySeconds=60"));
     until("nothing needs a second worker", || (workers(&system) == 1).then_some(()));
     let begin = Instant::now();
     let slow = Slow::and_one_at_a_time(&system);

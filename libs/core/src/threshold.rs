@@ -272,6 +272,7 @@ mod tests {
     #[test]
     fn a_recovery_arms_a_threshold_again_and_a_flap_is_not_told() {
         let only = thresholds(&[80]);
+        // What, used, quota, recorded, told, not told.
         let cases: [Case<'_>; 7] = [
             (
                 "a boost ended, at 180 %",
