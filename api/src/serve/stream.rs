@@ -16,7 +16,7 @@ use super::places::Place;
 /// What the kernel may hold of what a client sends and nobody has read yet, and of what it was sent and has not taken.
 /// Linux takes twice as much for its own records. Left to itself it would take megabytes a connection, which a
 /// container's memory limit counts.
-const RECEIVE_BYTES: usize = 16 << 10;
+const RECEIVE_BYTES: usize = 8 << 10;
 const SEND_BYTES: usize = 8 << 10;
 
 /// The same of connections through which large bodies or answers go, so that they go fast over a long way.
