@@ -182,6 +182,16 @@ fn two_hundred_events_a_second_in_small_transactions_are_one_worker_s_work() {
     assert!(numbers("batch").len() > 20, "{estimates:?}");
 }
 
+/// What was recorded, a line for each: when, workers that are ready, events that wait, μ, and the reason.
+fn told(records: &[Value]) -> String {
+    let line = |record: &Value| {
+        let (sample, estimate) = (&record["sample"], &record["decision"]["estimate"]);
+        let (ready, reason) = (&sample["fleet"]["ready"], &record["decision"]["reason"]);
+        format!("{} {ready} {} {} {reason}", sample["at"], estimate["backlog"], estimate["serviceRate"])
+    };
+    records.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
 /// The last decision, in words.
 fn why(system: &System) -> Value {
     system.explain_scale(&["--json"])["sentence"].clone()
@@ -216,9 +226,9 @@ fn a_flood_that_more_workers_drain_no_sooner_is_left_to_as_many_as_it_takes() {
     until("one worker is left to drain the rest", || {
         let waits = backlog()?;
         let recorded = records(&system, i64::try_from(begin.elapsed().as_secs()).unwrap());
-        let reasons: Vec<_> = recorded.iter().map(|record| &record["decision"]["reason"]).collect();
-        assert!(waits > 0, "the flood was over before: {reasons:?}");
-        (reasons.iter().any(|reason| reason["noGain"].is_object()) && workers(&system) == 1).then_some(())
+        assert!(waits > 0, "the flood was over before:\n{}", told(&recorded));
+        let no_gain = |record: &Value| record["decision"]["reason"]["noGain"].is_object();
+        (recorded.iter().any(no_gain) && workers(&system) == 1).then_some(())
     });
     until("all events are counted", || (system.usage(&tenant)?["totalTokens"] == FLOOD * 3).then_some(()));
     drop(slow);

@@ -347,7 +347,9 @@ impl History {
         if sample.at < after(since, patience) {
             return None;
         }
-        let now = self.throughput_behind(since)?;
+        // Not from the first moment: a worker's first transaction is larger than those that follow.
+        let settled = since.checked_add(sample.at.duration_since(since) / 2).ok()?;
+        let now = self.throughput_behind(settled)?;
         let each = growth.before / f64::from(growth.from);
         let least = growth.before + LEAST_GAIN * each * f64::from(growth.to - growth.from);
         (now < least).then(|| {
@@ -509,10 +511,10 @@ impl History {
     }
 }
 
-/// Whether a worker ends several transactions in the time over which a throughput is taken.
+/// Whether a worker ends several transactions in half of the time after which its throughput is judged.
 fn is_fine_grained(estimate: &Estimate) -> bool {
     let seconds = estimate.batch.map_or(0.0, |batch| batch / estimate.service_rate);
-    seconds * 3.0 <= f64::from(THROUGHPUT_SECONDS)
+    seconds * 6.0 <= f64::from(THROUGHPUT_SECONDS)
 }
 
 /// Events a second that left the queue between the two.

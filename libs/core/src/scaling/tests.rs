@@ -493,6 +493,23 @@ fn workers_whose_transactions_take_long_are_not_taken_for_useless_between_two_of
 }
 
 #[test]
+fn the_large_first_transactions_of_new_workers_are_no_gain() {
+    let mut bench = Bench::with(1, Limits { step_seconds: 5, ..limits() });
+    // PostgreSQL takes 120 events/s; but each new worker begins with a handful that costs it no more than a small one.
+    let mut backlog = 100_000;
+    bench.look(100_000, backlog);
+    let mut workers = 1;
+    let reasons: Vec<_> = (0..20)
+        .map(|_| {
+            backlog -= 600 + 3_000 * u64::from(bench.fleet.replicas.saturating_sub(workers));
+            workers = bench.fleet.replicas.max(workers);
+            bench.look(0, backlog).reason
+        })
+        .collect();
+    assert!(reasons.iter().any(|reason| matches!(reason, Reason::NoGain(_))), "{reasons:?}");
+}
+
+#[test]
 fn after_long_darkness_there_are_as_many_as_was_asked_for() {
     let mut bench = Bench::with(1, Limits { fallback: Some(3), ..limits() });
     bench.minutes(1, 0, 0);
