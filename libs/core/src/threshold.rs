@@ -87,8 +87,8 @@ pub struct Recorded {
     pub quota: i64,
     /// What happened.
     pub kind: Kind,
-    /// Whether the message about it, or about the one that stood for it, is less than [`FLAP`] old.
-    pub is_told_lately: bool,
+    /// Whether it was recorded less than [`FLAP`] ago. Of one that another stands for, whether that was.
+    pub is_recent: bool,
 }
 
 /// What is to be recorded of a period.
@@ -120,6 +120,9 @@ impl Due {
 /// less than [`FLAP`] old there is no second one: a boost was put in and taken out, or two workers looked at it by clocks that
 /// differ.
 ///
+/// Nor is a recovery recorded twice within that time. If it lasts, a later look records it: what goes to and fro is
+/// bounded in rows, too.
+///
 /// Usage that falls because an event was taken back recovers nothing: it reached the threshold, and the message was
 /// right.
 #[must_use]
@@ -139,6 +142,12 @@ pub fn due(used: i64, quota: i64, thresholds: &Thresholds, recorded: &[Recorded]
         let newest = recorded.iter().rfind(|record| record.threshold == *threshold);
         newest.is_some_and(|record| record.kind == Kind::Crossed && record.quota < quota)
             && !is_reached(*threshold, used, quota)
+            && !recorded.contains(&Recorded {
+                threshold: *threshold,
+                quota,
+                kind: Kind::Recovered,
+                is_recent: true,
+            })
     });
     due
 }
@@ -158,10 +167,10 @@ fn crossing(threshold: i32, quota: i64, recorded: &[Recorded]) -> Crossing {
     let of_it = || recorded.iter().rev().filter(|record| record.threshold == threshold);
     let mut since_recovery = of_it().take_while(|record| record.kind != Kind::Recovered).peekable();
     let recovered = since_recovery.peek().is_none();
-    let told_lately = of_it().filter(is_here).any(|record| record.is_told_lately);
+    let is_recent = of_it().filter(is_here).any(|record| record.is_recent);
     if since_recovery.any(|record| is_here(&record)) {
         Crossing::Known
-    } else if !told_lately {
+    } else if !is_recent {
         Crossing::Told
     } else if recovered {
         Crossing::Flap
@@ -184,12 +193,12 @@ mod tests {
 
     /// Told only just.
     fn crossed(threshold: i32, quota: i64) -> Recorded {
-        Recorded { threshold, quota, kind: Kind::Crossed, is_told_lately: true }
+        Recorded { threshold, quota, kind: Kind::Crossed, is_recent: true }
     }
 
     /// Told a minute ago, or longer.
     fn crossed_before(threshold: i32, quota: i64) -> Recorded {
-        Recorded { is_told_lately: false, ..crossed(threshold, quota) }
+        Recorded { is_recent: false, ..crossed(threshold, quota) }
     }
 
     fn recovered(threshold: i32, quota: i64) -> Recorded {
@@ -336,6 +345,9 @@ mod tests {
         // The boost comes again: it recovers again, at the same quota.
         let again = [crossed_before(80, 1_000), recovered(80, 2_500), crossed_before(80, 1_000)];
         assert_eq!(due(1_800, 2_500, &only, &again).recovered, [80]);
+        let at_once =
+            [crossed(80, 1_000), Recorded { is_recent: true, ..recovered(80, 2_500) }, crossed(80, 1_000)];
+        assert!(due(1_800, 2_500, &only, &at_once).is_nothing(), "it goes to and fro");
     }
 
     fn any_thresholds() -> impl Strategy<Value = Thresholds> {
@@ -343,36 +355,48 @@ mod tests {
             .prop_map(|percents| Thresholds::try_from(percents.into_iter().collect::<Vec<_>>()).unwrap())
     }
 
-    /// What is recorded of a period, and the second at which each record was told.
+    /// What is recorded of a period, and at which second: of what another stands for, that one's.
     #[derive(Default)]
     struct History {
         records: Vec<Recorded>,
-        told_at: Vec<Option<u32>>,
+        at: Vec<u32>,
     }
 
     impl History {
         /// Looks at `second`, and records what is due.
         fn look(&mut self, second: u32, used: i64, quota: i64, thresholds: &Thresholds) -> Due {
-            for (record, told_at) in self.records.iter_mut().zip(&self.told_at) {
-                record.is_told_lately = told_at.is_some_and(|at| i64::from(second - at) < FLAP.as_secs());
+            for (record, at) in self.records.iter_mut().zip(&self.at) {
+                record.is_recent = i64::from(second - at) < FLAP.as_secs();
             }
             let due = due(used, quota, thresholds, &self.records);
-            let at = |told| move |threshold: &i32| (crossed(*threshold, quota), told);
-            // One that is not told is stood for by the one that was.
-            let before = |threshold: &i32| {
-                let same = |record: &Recorded| record.threshold == *threshold && record.quota == quota;
-                let place =
-                    self.records.iter().rposition(|record| same(record) && record.kind == Kind::Crossed);
-                (crossed(*threshold, quota), self.told_at[place.unwrap()])
+            let is_same = |threshold: i32, record: &Recorded| {
+                (record.threshold, record.quota, record.kind) == (threshold, quota, Kind::Crossed)
             };
-            let again: Vec<_> = due.crossed_again.iter().map(before).collect();
-            let recovered = due.recovered.iter().map(|threshold| (recovered(*threshold, quota), None));
-            let all = due.crossed.iter().map(at(Some(second))).chain(again).chain(recovered);
-            for (record, told_at) in all.collect::<Vec<_>>() {
+            for threshold in &due.crossed_again {
+                let place = self.records.iter().rposition(|record| is_same(*threshold, record)).unwrap();
+                self.records.push(crossed(*threshold, quota));
+                self.at.push(self.at[place]);
+            }
+            let told = due.crossed.iter().map(|threshold| crossed(*threshold, quota));
+            let recovered = due.recovered.iter().map(|threshold| recovered(*threshold, quota));
+            for record in told.chain(recovered) {
                 self.records.push(record);
-                self.told_at.push(told_at);
+                self.at.push(second);
             }
             due
+        }
+
+        fn truncate(&mut self, length: usize) {
+            self.records.truncate(length);
+            self.at.truncate(length);
+        }
+
+        /// Whether `threshold` had recovered at `quota` just before `second`.
+        fn recovered_just_before(&self, second: u32, threshold: i32, quota: i64) -> bool {
+            self.records.iter().zip(&self.at).any(|(record, at)| {
+                (record.threshold, record.quota, record.kind) == (threshold, quota, Kind::Recovered)
+                    && i64::from(second - at) < FLAP.as_secs()
+            })
         }
     }
 
@@ -401,9 +425,11 @@ mod tests {
                     let late = again.crossed.iter().all(|threshold| told.iter().any(|(one, at, when)| {
                         (one, at) == (threshold, &quota) && i64::from(second - when) < FLAP.as_secs()
                     }));
-                    prop_assert!(again.crossed_again.is_empty() && again.recovered.is_empty() && late, "{again:?}");
-                    history.records.truncate(length);
-                    history.told_at.truncate(length);
+                    history.truncate(length);
+                    let lasted = again.recovered.iter().all(|threshold| {
+                        later > 0 && history.recovered_just_before(second, *threshold, quota)
+                    });
+                    prop_assert!(again.crossed_again.is_empty() && late && lasted, "{again:?}");
                 }
                 for threshold in thresholds.percents().iter().copied().filter(|one| is_reached(*one, used, quota)) {
                     let newest = history.records.iter().rfind(|record| record.threshold == threshold);

@@ -96,6 +96,9 @@ const LOOK_BACK: SignedDuration = SignedDuration::from_mins(5);
 /// [`review`] for each tenant whose quota has changed by itself after `since`, or a bit before it, because a boost began
 /// or ended. Answers how many there were. A tenant whose resource is gone is told nothing.
 ///
+/// Tenants of which something was recorded lately are looked at again, too: what went to and fro then is recorded if it has
+/// lasted.
+///
 /// Several may do so at once, and again: what is recorded is not recorded twice.
 ///
 /// # Errors
@@ -103,6 +106,7 @@ const LOOK_BACK: SignedDuration = SignedDuration::from_mins(5);
 /// [`StoreError::Postgres`]; tenants that were looked at by then are done, and the same call may be made again.
 pub async fn review_edges(pool: &PgPool, since: Timestamp, now: Timestamp) -> Result<usize, StoreError> {
     let since = since - LOOK_BACK;
+    review_each(pool, recently_recorded(pool).await?, now, now).await?;
     let rows = sqlx::query!(
         "SELECT id, monthly_quota, quota_boosts
          FROM tenants
@@ -116,6 +120,23 @@ pub async fn review_edges(pool: &PgPool, since: Timestamp, now: Timestamp) -> Re
         .into_iter()
         .filter(|row| settings::quota(row.monthly_quota, row.quota_boosts.clone()).changes(since, now));
     review_each(pool, changed.map(|row| row.id).collect(), since, now).await
+}
+
+/// Tenants of which something was recorded in the last [`LOOK_BACK`].
+async fn recently_recorded(pool: &PgPool) -> Result<Vec<String>, StoreError> {
+    sqlx::query_scalar!(
+        "SELECT DISTINCT alerts.tenant
+         FROM alerts
+         JOIN tenants ON tenants.id = alerts.tenant
+         WHERE alerts.created_at > clock_timestamp() - make_interval(secs => $1)
+           AND alerts.kind <> 'test'
+           AND tenants.detached_at IS NULL
+         ORDER BY alerts.tenant",
+        LOOK_BACK.as_secs_f64(),
+    )
+    .fetch_all(pool)
+    .await
+    .map_err(StoreError::postgres("read of which tenants something was recorded lately"))
 }
 
 /// [`review`] for each tenant that has boosts or has reached a threshold, as far back as events may come late: for
@@ -206,7 +227,7 @@ async fn recorded(tx: &mut PgConnection, held: &Held<'_>) -> Result<Vec<Recorded
                   alerts.monthly_quota,
                   alerts.kind,
                   COALESCE(told.created_at, alerts.created_at) > clock_timestamp() - make_interval(secs => $3)
-                      AS "is_told_lately!"
+                      AS "is_recent!"
            FROM alerts
            LEFT JOIN alerts AS told ON told.id = alerts.superseded_by
            WHERE alerts.tenant = $1 AND alerts.period_start = $2::timestamptz AND alerts.kind <> 'test'
@@ -222,7 +243,7 @@ async fn recorded(tx: &mut PgConnection, held: &Held<'_>) -> Result<Vec<Recorded
         threshold: row.threshold,
         quota: row.monthly_quota,
         kind: if row.kind == "crossed" { Kind::Crossed } else { Kind::Recovered },
-        is_told_lately: row.is_told_lately,
+        is_recent: row.is_recent,
     });
     Ok(recorded.collect())
 }
