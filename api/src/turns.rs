@@ -1,7 +1,7 @@
 //! Who may read from PostgreSQL now, which counts meanwhile.
 //!
 //! A tenant has one turn at a time, and waits for that without taking a place from anybody. A place that becomes free
-//! goes to the tenant that used the least time, not to whoever asks the most.
+//! goes to the tenant that used the least time, not to the one that asks the most.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -162,7 +162,7 @@ impl Queue {
         Some(())
     }
 
-    /// Whoever is next, if there is a place.
+    /// The next in turn, if there is a place.
     fn next(&mut self) -> Option<(TenantName, oneshot::Sender<Turn>)> {
         if self.taken >= AT_ONCE {
             return None;

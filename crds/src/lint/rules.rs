@@ -138,7 +138,7 @@ fn is_span(value: &Value) -> Answer {
         }
     }
     let [from, until] = [from, until].map(instant::since_1970);
-    // A text that is none is told of elsewhere.
+    // The schema reports a value that is no text.
     answer(from.zip(until).is_none_or(|(from, until)| from < until))
 }
 

@@ -18,7 +18,7 @@ pub struct Limits {
     pub headroom: f64,
     /// In how long a backlog is to be gone.
     pub drain_seconds: f64,
-    /// No worker is started while the oldest event waits for less, unless there is none.
+    /// No worker is started while the oldest event has waited for less, unless no worker runs.
     pub wait_seconds: f64,
     /// No worker is stopped that was needed in the last so many seconds.
     pub window_seconds: u32,
