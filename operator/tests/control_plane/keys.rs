@@ -337,11 +337,11 @@ async fn a_key_works_at_every_moment_while_its_secret_loses_its_metadata(db: PgP
         vigil.ends().await;
 
         let orphan = DeleteParams { propagation_policy: Some(PropagationPolicy::Orphan), ..DeleteParams::default() };
-        cluster.api::<Tenant>().delete("acme", &orphan).await.unwrap();
-        eventually("the Secret is an orphan", async || {
-            secrets.get(NAME).await.unwrap().owner_references().is_empty().then_some(())
-        })
-        .await;
+        let tenants: Api<Tenant> = cluster.api();
+        tenants.delete("acme", &orphan).await.unwrap();
+        // The Tenant goes a moment after its Secret has lost its owner. What is applied until then goes with it.
+        eventually("the Tenant is gone", async || tenants.get_opt("acme").await.unwrap().is_none().then_some(())).await;
+        assert!(secrets.get(NAME).await.unwrap().owner_references().is_empty());
         cluster.apply("acme", json!({ "monthlyQuota": 1_000 })).await;
         cluster.reported("acme", "Synced").await;
         let vigil = Vigil::over(&db, vec![("acme".to_owned(), current.clone())]);
