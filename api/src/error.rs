@@ -161,7 +161,7 @@ fn invalid_text(errors: &Errors) -> String {
         return errors.first().iter().map(one).collect::<Vec<_>>().join("; ");
     }
     format!(
-        "{} of the events cannot be taken, and none was; mend those that `errors` names, or send \
+        "{} of the events cannot be taken, and none was; fix those that `errors` names, or send \
          `Prefer: handling=lenient` to have the others taken",
         errors.events()
     )

@@ -48,7 +48,7 @@ pub async fn follow(source: &Source<'_>, directory: &Directory) {
 }
 
 /// Reads what is due, tenant by tenant, and answers whether there is more to be read for the first time. A tenant whose
-/// hours take too long to add up has no projection; any other failure ends the round.
+/// hours take too long to add up, or cannot be, has no projection; any other failure ends the round.
 async fn read_due(source: &Source<'_>, directory: &Directory) -> Result<bool, StoreError> {
     let mut unread = false;
     for tenant in directory.all() {
@@ -67,6 +67,13 @@ async fn read_due(source: &Source<'_>, directory: &Directory) -> Result<bool, St
             }
             Err(error) if error.took_too_long() => {
                 tracing::warn!(tenant = %tenant.id, "the usage of its last days takes too long to add up");
+            }
+            Err(error) if error.is_of_the_data() => {
+                tracing::warn!(
+                    tenant = %tenant.id,
+                    error = &error as &dyn std::error::Error,
+                    "the usage of its last days cannot be added up"
+                );
             }
             Err(error) => return Err(error),
         }

@@ -9,6 +9,28 @@ mod parameters;
 mod path;
 pub(crate) mod usage;
 
+use axum::http::header::{CONTENT_TYPE, HeaderValue};
+use axum::response::Response;
+use serde::Serialize;
+
+use crate::error::ApiError;
+
+/// Most answers fit into so many bytes.
+const USUAL_BYTES: usize = 512;
+
+/// `answer` as JSON, written into memory that need not grow where it is of the usual size.
+///
+/// # Errors
+///
+/// [`ApiError::Internal`]: it is no JSON.
+pub(crate) fn json(answer: &impl Serialize) -> Result<Response, ApiError> {
+    let mut body = Vec::with_capacity(USUAL_BYTES);
+    serde_json::to_writer(&mut body, answer).map_err(|_| ApiError::Internal)?;
+    let mut response = Response::new(body.into());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
+}
+
 /// A route by its path, whatever the method: a label of the metrics, and what its time limit hangs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Route {

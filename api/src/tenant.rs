@@ -15,9 +15,26 @@ use crate::queued::Queued;
 #[derive(Debug)]
 pub struct Known {
     tenant: Tenant,
-    /// The last answer of [`Known::period`].
-    period: ArcSwapOption<BillingPeriod>,
+    /// The last answer of [`Known::open`].
+    open: ArcSwapOption<OpenPeriod>,
     kept: Arc<Kept>,
+}
+
+/// A billing period, with its instants as answers have them: RFC 3339 in UTC. To write them for each answer would take
+/// as long as the rest of it.
+#[derive(Debug)]
+pub struct OpenPeriod {
+    period: BillingPeriod,
+    /// The period's first instant.
+    pub start: Box<str>,
+    /// The first instant of the next period.
+    pub end: Box<str>,
+}
+
+impl OpenPeriod {
+    fn new(period: BillingPeriod) -> Self {
+        Self { period, start: period.start.to_string().into(), end: period.end.to_string().into() }
+    }
 }
 
 /// What outlives a new reading of the tenant.
@@ -41,19 +58,30 @@ impl Known {
     #[must_use]
     pub fn new(tenant: Tenant, before: Option<&Self>) -> Self {
         let kept = before.map(|before| Arc::clone(&before.kept)).unwrap_or_default();
-        Self { tenant, period: ArcSwapOption::default(), kept }
+        Self { tenant, open: ArcSwapOption::default(), kept }
     }
 
     /// The billing period in which `now` lies. To look at the zone's calendar takes a microsecond, to compare with
     /// the last answer some nanoseconds.
     #[must_use]
     pub fn period(&self, now: Timestamp) -> BillingPeriod {
-        if let Some(period) = self.period.load().as_deref().filter(|period| period.contains(now)) {
-            return *period;
+        let known = self.open.load();
+        known
+            .as_deref()
+            .map(|open| open.period)
+            .filter(|period| period.contains(now))
+            .unwrap_or_else(|| self.open(now).period)
+    }
+
+    /// The same with its instants as text.
+    #[must_use]
+    pub fn open(&self, now: Timestamp) -> Arc<OpenPeriod> {
+        if let Some(open) = self.open.load_full().filter(|open| open.period.contains(now)) {
+            return open;
         }
-        let period = self.tenant.calendar.period(now);
-        self.period.store(Some(Arc::new(period)));
-        period
+        let open = Arc::new(OpenPeriod::new(self.tenant.calendar.period(now)));
+        self.open.store(Some(Arc::clone(&open)));
+        open
     }
 
     /// The billing period in which `instant` lies, which is nearly always that of `now`.

@@ -1,7 +1,7 @@
 //! The usage as this api knows it: a snapshot of the open periods, some 200 ms old, so that a
 //! `GET /usage` is a lookup in memory. Of the periods before them that events may still fall in, it has the totals.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use flagmeter_core::event::MAX_AGE;
 use flagmeter_core::period::BillingPeriod;
 use flagmeter_store::StoreError;
 use flagmeter_store::postgres::usage::{self, UsageRows};
+use foldhash::HashMap;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::directory::Source;
@@ -49,6 +50,8 @@ pub struct PeriodUsage {
 pub struct Snapshot {
     /// When it was read.
     pub as_of: Timestamp,
+    /// The same as answers have it: RFC 3339 in UTC.
+    as_of_text: Box<str>,
     /// What waited then: [`Freshness::lag_milliseconds`].
     pub lag_milliseconds: Option<i64>,
     /// When it was read by PostgreSQL's clock, which the rows have, too.
@@ -74,6 +77,12 @@ impl Snapshot {
     pub fn complete_until(&self) -> Option<Timestamp> {
         let lag = SignedDuration::from_millis(self.lag_milliseconds?);
         self.as_of.checked_sub(lag).ok()
+    }
+
+    /// [`Snapshot::as_of`] as RFC 3339 in UTC.
+    #[must_use]
+    pub fn as_of_text(&self) -> &str {
+        &self.as_of_text
     }
 
     /// The usage of `tenant` in the period that `now` lies in.
@@ -103,7 +112,8 @@ impl Snapshot {
             Arc::make_mut(usage).features.insert(row.feature, row.total_tokens);
         }
         let Freshness { as_of, lag_milliseconds } = fresh;
-        Self { as_of, lag_milliseconds, read_at: rows.read_at, periods }
+        let as_of_text = as_of.to_string().into();
+        Self { as_of, as_of_text, lag_milliseconds, read_at: rows.read_at, periods }
     }
 }
 

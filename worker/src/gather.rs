@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use flagmeter_core::packed::{Batch, Unreadable};
+use flagmeter_core::scaling::FULL_TRANSACTION_EVENTS;
 use flagmeter_store::StoreError;
 use flagmeter_store::postgres::batch::Entry;
 use flagmeter_store::queue::{EventQueue, RawEntry};
 
-/// Events that are enough for one transaction. It costs some 800 updates of totals however large it is, so a larger one
-/// costs less an event; from here on little is gained, and whoever waits for the next transaction waits longer.
-const ENOUGH_EVENTS: usize = 20_000;
+/// Events that are enough for one transaction. The operator takes the same for a full one when it judges workers' speed.
+const ENOUGH_EVENTS: usize = FULL_TRANSACTION_EVENTS as usize;
 
 /// Entries of one read at most. An entry holds fewer than 2,000 events (the api's flush), so that a transaction has
 /// fewer than [`ENOUGH_EVENTS`] and those of one read: 276,000, some 45 MiB.

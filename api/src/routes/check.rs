@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::State;
 use axum::http::Uri;
 use axum::http::header::{CACHE_CONTROL, HeaderName, HeaderValue};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::get;
-use axum::{Json, Router};
 use flagmeter_core::check::{Denial, Standing};
 use flagmeter_core::event::TokenCount;
 use flagmeter_core::period::BillingPeriod;
@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::parameters::Parameters;
-use super::{Route, path};
+use super::{Route, json, path};
 use crate::error::ApiError;
 use crate::state::AppState;
 
@@ -49,8 +49,8 @@ struct Answer<'a> {
     queued_tokens: i64,
     monthly_quota: i64,
     /// When the next period starts.
-    resets_at: Timestamp,
-    as_of: Timestamp,
+    resets_at: &'a str,
+    as_of: &'a str,
     lag_milliseconds: Option<i64>,
 }
 
@@ -70,6 +70,7 @@ pub(crate) fn answer(state: &AppState, uri: &Uri) -> Result<Response, ApiError> 
     let snapshot = state.usage.newest().ok_or(ApiError::NotReady)?;
     let now = state.clock.now();
     let current = snapshot.current(&tenant, now);
+    let open = tenant.open(now);
     let standing = Standing {
         quota: tenant.quota.at(now),
         used: current.usage.total_tokens,
@@ -85,11 +86,11 @@ pub(crate) fn answer(state: &AppState, uri: &Uri) -> Result<Response, ApiError> 
         remaining_tokens: standing.remaining(),
         queued_tokens: standing.queued,
         monthly_quota: standing.quota,
-        resets_at: current.period.end,
-        as_of: snapshot.as_of,
+        resets_at: &open.end,
+        as_of: snapshot.as_of_text(),
         lag_milliseconds: snapshot.lag_milliseconds,
     };
-    let mut response = Json(answer).into_response();
+    let mut response = json(&answer)?;
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     for (name, value) in limit(&standing, &current.period, now) {

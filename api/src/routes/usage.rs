@@ -6,12 +6,12 @@ mod series;
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::State;
 use axum::http::Uri;
-use axum::http::header::CACHE_CONTROL;
-use axum::response::{IntoResponse, Response};
+use axum::http::header::{CACHE_CONTROL, HeaderValue};
+use axum::response::Response;
 use axum::routing::get;
-use axum::{Json, Router};
 use flagmeter_core::projection::Projection;
 use flagmeter_core::quota::{self, Boost};
 use flagmeter_store::StoreError;
@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::error::ApiError;
-use crate::routes::{Route, path};
+use crate::routes::{Route, json, path};
 use crate::state::AppState;
 use crate::tokens::Tokens;
 
@@ -48,16 +48,16 @@ struct Answer<'a> {
     boosts: Vec<&'a Boost>,
     /// Never below 0.
     remaining_tokens: i64,
-    period_start: Timestamp,
+    period_start: &'a str,
     /// The first instant of the next period.
-    period_end: Timestamp,
+    period_end: &'a str,
     /// When the quota will be used up if usage goes on as it did; null if it will not be in this period, if it is, or
     /// if that would be a guess.
     projected_exhaustion: Option<Timestamp>,
     /// Which of these: `projected`, `lasts`, `exhausted`, `no_usage`, `too_little_data` or `irregular`.
     projection: &'static str,
     /// When this was true.
-    as_of: Timestamp,
+    as_of: &'a str,
     /// How long the oldest event had waited then that is not in these numbers; 0 if none waited, null if the
     /// queue did not say.
     lag_milliseconds: Option<i64>,
@@ -87,6 +87,7 @@ pub(crate) fn answer(state: &AppState, uri: &Uri) -> Result<Response, ApiError> 
     let snapshot = state.usage.newest().ok_or(ApiError::NotReady)?;
     let now = state.clock.now();
     let current = snapshot.current(&tenant, now);
+    let open = tenant.open(now);
     let used = current.usage.total_tokens;
     let quota = tenant.quota.at(now);
     let boosts = tenant.quota.boosts.iter();
@@ -102,17 +103,19 @@ pub(crate) fn answer(state: &AppState, uri: &Uri) -> Result<Response, ApiError> 
         base_quota: tenant.quota.base,
         boosts: boosts.filter(|boost| now < boost.until && boost.from < current.period.end).collect(),
         remaining_tokens: quota::remaining(used, quota),
-        period_start: current.period.start,
-        period_end: current.period.end,
+        period_start: &open.start,
+        period_end: &open.end,
         projected_exhaustion: projection.exhaustion(),
         projection: projection.as_str(),
-        as_of: snapshot.as_of,
+        as_of: snapshot.as_of_text(),
         lag_milliseconds: snapshot.lag_milliseconds,
         features: features
             .map(|(name, tokens)| Feature { feature: name.as_str(), total_tokens: (*tokens).into() })
             .collect(),
     };
-    Ok(([(CACHE_CONTROL, "no-store")], Json(answer)).into_response())
+    let mut response = json(&answer)?;
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
 }
 
 /// What the caller is told of past usage that could not be read.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// A kubelet waits 10 s, 20 s and so on up to five minutes, which protects a machine that many share.
-/// Here somebody sits in front of it and has just mended the cause, so the pauses are short.
+/// Here somebody sits in front of it and has just fixed the cause, so the pauses are short.
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(30);
 /// Whoever ran this long has not failed at its start; the next failure is a new one.

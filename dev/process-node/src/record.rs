@@ -20,7 +20,7 @@ pub struct Exit {
 pub struct Fault {
     /// One of the words that a kubelet uses, such as `CreateContainerConfigError`.
     pub reason: &'static str,
-    /// The sentence for whoever has to mend it.
+    /// The sentence for the person who has to fix it.
     pub message: String,
 }
 

@@ -130,7 +130,7 @@ impl Code {
             Self::Internal => (500, "internal", "Something went wrong here"),
             Self::QueueUnavailable => (503, "queue_unavailable", "The queue is unavailable"),
             Self::QueueFull => (503, "queue_full", "The queue is full"),
-            Self::Overloaded => (503, "overloaded", "Too much is being read at once"),
+            Self::Overloaded => (503, "overloaded", "Too much is going on at once"),
             Self::StillCounting => (503, "still_counting", "Earlier events are still being counted"),
             Self::NotReady => (503, "not_ready", "The answer is not known right now"),
         }

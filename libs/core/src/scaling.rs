@@ -18,6 +18,7 @@ pub use decision::{Decision, Reason};
 pub use history::History;
 pub use limits::Limits;
 pub use sample::Sample;
+pub use speed::FULL_TRANSACTION_EVENTS;
 
 use crate::scaling::decision::{Bound, Estimate, Patience};
 use crate::scaling::sample::Doubt;

@@ -16,6 +16,7 @@
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 
+use flagmeter_core::scaling::FULL_TRANSACTION_EVENTS;
 use flagmeter_core::scaling::history::History;
 use flagmeter_core::scaling::sample::{Fleet, Queue, Sample, Work};
 use flagmeter_core::scaling::{Limits, decide};
@@ -29,8 +30,8 @@ const START_SECONDS: u32 = 8;
 /// Steps of a second: a worker that has nothing more to do begins its next batch a step later (the worker's `PACE`).
 const STEPS: u32 = 20;
 
-/// Events of a batch at most (the worker's `ENOUGH_EVENTS`).
-const FULL: f64 = 20_000.0;
+/// Events of a batch at most.
+const FULL: f64 = FULL_TRANSACTION_EVENTS as f64;
 
 /// Seconds of an event: with [`FIXED_SECONDS`] a full batch takes 2/9 s.
 const EVENT_SECONDS: f64 = 1.0 / 90_000.0 - FIXED_SECONDS / FULL;

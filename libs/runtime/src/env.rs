@@ -99,7 +99,7 @@ impl Env {
     ///
     /// # Errors
     ///
-    /// All [`Faults`] at once, so that one attempt shows everything there is to mend.
+    /// All [`Faults`] at once, so that one attempt shows everything there is to fix.
     pub fn finish<C>(self, build: impl FnOnce() -> Option<C>) -> Result<C, Faults> {
         match build() {
             Some(config) if self.faults.is_empty() => Ok(config),

@@ -7,8 +7,10 @@
 
 use super::sample::Done;
 
-/// Events of a full transaction (the worker's `ENOUGH_EVENTS`). It takes no more while more waits.
-const FULL: f64 = 20_000.0;
+/// Events that are enough for one transaction of a worker: it takes no more while more waits. A transaction costs some
+/// 800 updates of totals however large it is, so a larger one costs less an event; from here on little is gained, and
+/// the events that wait for the next transaction wait longer.
+pub const FULL_TRANSACTION_EVENTS: u16 = 20_000;
 
 /// From this size on, a transaction's time says something of the part for each event.
 const LARGE: f64 = 1_000.0;
@@ -77,7 +79,7 @@ impl Shown {
 /// the fixed part were [`FIXED_SECONDS`].
 fn full_rate(size: f64, seconds: f64) -> f64 {
     let each = (seconds - FIXED_SECONDS).max(0.0) / size;
-    let full = FULL.max(size);
+    let full = f64::from(FULL_TRANSACTION_EVENTS).max(size);
     full / (seconds + each * (full - size))
 }
 

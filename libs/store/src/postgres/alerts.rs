@@ -17,6 +17,7 @@ use sqlx::PgConnection;
 use super::billing;
 use super::settings::{self, Columns, TenantSettings};
 use super::totals::Total;
+use super::turns::Turns;
 use crate::{PgPool, StoreError};
 
 /// What was used in a period, and the quota that it is held against.
@@ -103,10 +104,12 @@ const LOOK_BACK: SignedDuration = SignedDuration::from_mins(5);
 ///
 /// # Errors
 ///
-/// [`StoreError::Postgres`]; tenants that were looked at by then are done, and the same call may be made again.
+/// [`StoreError::Postgres`]; the other tenants were looked at, unless PostgreSQL is away, and the same call may be made
+/// again.
 pub async fn review_edges(pool: &PgPool, since: Timestamp, now: Timestamp) -> Result<usize, StoreError> {
     let since = since - LOOK_BACK;
-    review_each(pool, recently_recorded(pool).await?, now, now).await?;
+    let mut turns = Turns::default();
+    turns.took(review_each(pool, recently_recorded(pool).await?, now, now).await)?;
     let rows = sqlx::query!(
         "SELECT id, monthly_quota, quota_boosts
          FROM tenants
@@ -119,7 +122,9 @@ pub async fn review_edges(pool: &PgPool, since: Timestamp, now: Timestamp) -> Re
     let changed = rows
         .into_iter()
         .filter(|row| settings::quota(row.monthly_quota, row.quota_boosts.clone()).changes(since, now));
-    review_each(pool, changed.map(|row| row.id).collect(), since, now).await
+    let reviewed = turns.took(review_each(pool, changed.map(|row| row.id).collect(), since, now).await)?;
+    turns.end()?;
+    Ok(reviewed.unwrap_or_default())
 }
 
 /// Tenants of which something was recorded in the last [`LOOK_BACK`].
@@ -171,15 +176,18 @@ pub async fn review_all(pool: &PgPool, now: Timestamp) -> Result<usize, StoreErr
     review_each(pool, noteworthy.map(|row| row.id).collect(), since, now).await
 }
 
+/// Every tenant gets its turn, even if another's fails. Then the first failure is the answer.
 async fn review_each(
     pool: &PgPool,
     tenants: Vec<String>,
     since: Timestamp,
     now: Timestamp,
 ) -> Result<usize, StoreError> {
+    let mut turns = Turns::default();
     for tenant in &tenants {
-        review_one(pool, tenant, since, now).await?;
+        turns.took(review_one(pool, tenant, since, now).await)?;
     }
+    turns.end()?;
     Ok(tenants.len())
 }
 

@@ -31,6 +31,7 @@ mod tenant_changes;
 pub mod tenants;
 mod terms;
 mod totals;
+mod turns;
 pub mod usage;
 mod webhooks;
 

@@ -13,6 +13,7 @@ use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use super::dead_letters;
+use super::turns::Turns;
 use crate::{PgPool, StoreError};
 
 /// For how long an entry that is counted is remembered after it has left the queue: nothing can deliver it
@@ -113,7 +114,8 @@ pub async fn ids_since(
 ///
 /// # Errors
 ///
-/// [`StoreError::Postgres`]; what was forgotten by then is, and the same call may be made again.
+/// [`StoreError::Postgres`]: the first of the parts that failed; the others had their turn unless PostgreSQL is away. The
+/// same call may be made again.
 pub async fn forget(
     pool: &PgPool,
     limits: &Limits,
@@ -122,21 +124,24 @@ pub async fn forget(
     refused_before: Timestamp,
 ) -> Result<Kept, StoreError> {
     let reach = reach(now, oldest_queued);
-    let events = partitions(pool, "events").await?;
-    let first = first_day_kept(&events, day(now), limits.events_days, limits.events_bytes);
-    while forget_events(pool, first).await? {}
-
-    while forget_event_ids(pool, day(refused_before)).await? {}
-    let since = ids_since(pool, limits, now, oldest_queued).await?;
-    forget_rows(pool, "event_ids_others", since.max(reach - days(limits.event_ids_days.get()))).await?;
+    let mut turns = Turns::default();
+    turns.took(forget_days_of_events(pool, limits, now).await)?;
+    turns.took(forget_days_of_ids(pool, day(refused_before)).await)?;
+    if let Some(since) = turns.took(ids_since(pool, limits, now, oldest_queued).await)? {
+        let since = since.max(reach - days(limits.event_ids_days.get()));
+        turns.took(forget_rows(pool, "event_ids_others", since).await)?;
+    }
     // An event is found to the end of its last day, and may be taken back as late as that.
     let found_since = reach - days(limits.events_days) - days(1);
-    forget_rows(pool, "event_ids_reversals", found_since).await?;
-    forget_rows(pool, "event_conflicts", found_since).await?;
-    forget_batches(pool, reach - APPLIED_BATCHES).await?;
-    forget_rollups(pool, now - days(limits.rollups_days)).await?;
-    let dead_letters =
-        dead_letters::forget(pool, now - days(limits.dead_letters_days), limits.dead_letters_bytes).await?;
+    turns.took(forget_rows(pool, "event_ids_reversals", found_since).await)?;
+    turns.took(forget_rows(pool, "event_conflicts", found_since).await)?;
+    turns.took(forget_batches(pool, reach - APPLIED_BATCHES).await)?;
+    turns.took(forget_rollups(pool, now - days(limits.rollups_days)).await)?;
+    let oldest_dead = now - days(limits.dead_letters_days);
+    let dead_letters = turns
+        .took(dead_letters::forget(pool, oldest_dead, limits.dead_letters_bytes).await)?
+        .unwrap_or_default();
+    turns.end()?;
     let mut event_ids = window(&ids_by_day(pool).await?);
     event_ids.since = event_ids.since.map(|since| since.max(refused_before));
     Ok(Kept { events: window(&partitions(pool, "events").await?), event_ids, dead_letters })
@@ -145,6 +150,20 @@ pub async fn forget(
 /// The oldest instant of which the queue may still bring something.
 fn reach(now: Timestamp, oldest_queued: Option<Timestamp>) -> Timestamp {
     oldest_queued.map_or(now, |oldest| oldest.min(now))
+}
+
+/// Forgets the days of events that `limits` do not allow.
+async fn forget_days_of_events(pool: &PgPool, limits: &Limits, now: Timestamp) -> Result<(), StoreError> {
+    let events = partitions(pool, "events").await?;
+    let first = first_day_kept(&events, day(now), limits.events_days, limits.events_bytes);
+    while forget_events(pool, first).await? {}
+    Ok(())
+}
+
+/// Forgets the days of UUIDv7 before `first`.
+async fn forget_days_of_ids(pool: &PgPool, first: Date) -> Result<(), StoreError> {
+    while forget_event_ids(pool, first).await? {}
+    Ok(())
 }
 
 /// Forgets the oldest day of events before `first`; answers whether there was one.

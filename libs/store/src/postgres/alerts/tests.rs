@@ -390,3 +390,22 @@ async fn usage_from_before_anybody_watched_is_found_by_the_first_look(pool: PgPo
     assert_eq!(review_all(&pool, noon()).await.unwrap(), 1);
     assert_eq!(recorded_of(&pool, "acme").await, [crossed(80, 1_000, 900)]);
 }
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_tenant_whose_thresholds_cannot_be_recorded_keeps_no_other_from_its_own(pool: PgPool) {
+    for (number, tenant) in [(1, "aardvark"), (2, "acme")] {
+        add_tenant(&pool, tenant).await;
+        count(&pool, &[entry(number, [event(tenant, 900)])]).await;
+    }
+    set(&pool, "monthly_quota = 1000").await;
+    let refuse = "ALTER TABLE alerts ADD CHECK (tenant <> 'aardvark')";
+    sqlx::query(refuse).execute(&pool).await.unwrap();
+    assert!(review_all(&pool, noon()).await.is_err());
+    assert_eq!(recorded_of(&pool, "acme").await, [crossed(80, 1_000, 900)]);
+
+    set(&pool, &BOOST.replace("UNTIL", "2026-06-20T00:00:00Z")).await;
+    let (before, after) = ("2026-06-09T23:59:30Z".parse().unwrap(), "2026-06-10T00:00:30Z".parse().unwrap());
+    use_in_all(&pool, 1_700).await;
+    assert!(review_edges(&pool, before, after).await.is_err());
+    assert_eq!(recorded_of(&pool, "acme").await.last(), Some(&crossed(80, 2_000, 1_700)));
+}

@@ -221,3 +221,17 @@ async fn dead_letters_are_kept_for_their_days_and_within_their_bytes_and_then_as
     let book = books(&pool).await.unwrap().into_iter().find(|book| book.tenant == "acme").unwrap();
     assert_eq!(book.dead_letters, 1_000);
 }
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn what_cannot_be_forgotten_keeps_nothing_else_from_being_forgotten(pool: PgPool) {
+    add_tenant(&pool, "acme").await;
+    let counter = Counter::new(pool.clone());
+    counter.apply(&[received(1, 0, [event("acme", 1)])]).await.unwrap();
+    let refuse = "ALTER TABLE forgotten ADD CHECK (source <> 'events')";
+    sqlx::query(refuse).execute(&pool).await.unwrap();
+    let (limits, now) = (Limits { rollups_days: 35, ..Limits::default() }, at(100));
+    let failed = forget(&pool, &limits, now, None, now).await.unwrap_err();
+    assert!(failed.to_string().contains("forget events"), "{failed}");
+    let left = (count(&pool, "events").await, count(&pool, "rollups").await);
+    assert_eq!((left, count(&pool, "applied_batches").await), ((1, 0), 0));
+}
