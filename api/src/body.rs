@@ -20,10 +20,11 @@ const TIME_LIMIT: Duration = Duration::from_secs(15);
 /// Up to this size a body takes no part of the budget: as many as there may be connections fit into 16 MiB.
 const SMALL_BYTES: usize = 4 << 10;
 
-/// How fast a body must arrive that takes a part of the budget, in bytes a second. Whoever is slower for longer than
-/// [`GRACE`] gives it back.
+/// How fast a body must arrive that takes a part of the budget, in bytes a second. A client that is slower for longer than
+/// [`GRACE`] gives it back. To have been faster before helps it up to [`CREDIT`].
 const PACE: usize = 16 << 10;
 const GRACE: Duration = Duration::from_secs(2);
+const CREDIT: Duration = Duration::from_secs(3);
 
 /// Reads bodies.
 #[derive(Debug)]
@@ -79,7 +80,7 @@ impl Bodies {
         let mut part: Option<Part> = None;
         let end = Instant::now() + TIME_LIMIT;
         loop {
-            let deadline = part.as_ref().map_or(end, |part| part.deadline(bytes.len()).min(end));
+            let deadline = part.as_ref().map_or(end, |part| part.deadline.min(end));
             let next =
                 tokio::time::timeout_at(deadline, data(body.as_mut())).await.map_err(|_| too_slow())?;
             let Some(data) = next? else { break };
@@ -93,6 +94,9 @@ impl Bodies {
                 bytes.reserve_exact(capacity - bytes.len());
             }
             bytes.extend_from_slice(&data);
+            if let Some(part) = &mut part {
+                part.came(data.len());
+            }
         }
         Ok(Body { bytes: bytes.into(), _part: part.map(|part| part.held) })
     }
@@ -106,23 +110,23 @@ impl Bodies {
     ) -> Result<Part, ApiError> {
         let Some(mut part) = part else {
             let held = self.budget.take(bytes, tenant).ok_or(ApiError::Overloaded)?;
-            return Ok(Part { since: Instant::now(), held });
+            return Ok(Part { deadline: Instant::now() + GRACE, held });
         };
         if part.held.grow(bytes, &self.budget) { Ok(part) } else { Err(ApiError::Overloaded) }
     }
 }
 
-/// A part of the budget, and since when it is held.
+/// A part of the budget, and when it is given back if nothing more comes.
 struct Part {
-    since: Instant,
+    deadline: Instant,
     held: Held,
 }
 
 impl Part {
-    /// When it is given back if no more than these bytes came.
-    fn deadline(&self, bytes: usize) -> Instant {
-        let milliseconds = bytes * 1_000 / PACE;
-        self.since + GRACE + Duration::from_millis(milliseconds as u64)
+    /// So many bytes came.
+    fn came(&mut self, bytes: usize) {
+        let more = Duration::from_millis((bytes * 1_000 / PACE) as u64);
+        self.deadline = (self.deadline + more).min(Instant::now() + GRACE + CREDIT);
     }
 }
 
@@ -236,6 +240,28 @@ mod tests {
             .await;
         assert!(matches!(read, Err(ApiError::RequestTimeout)));
         assert!(start.elapsed() >= GRACE && start.elapsed() < TIME_LIMIT, "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stalls_gives_its_part_back_soon_however_fast_it_came_before() {
+        let start = Instant::now();
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_LENGTH, MAX_BYTES.into());
+        let read =
+            Bodies::new(MAX_BYTES, Budget::default()).read(&headers, None, stalled(MAX_BYTES - 10)).await;
+        assert!(matches!(read, Err(ApiError::RequestTimeout)));
+        assert!(start.elapsed() <= GRACE + CREDIT, "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_comes_slowly_and_steadily_is_read() {
+        let pieces = stream::iter(0..5).then(|_| async {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            Ok::<_, Infallible>(vec![b' '; 2 * PACE])
+        });
+        let body = axum::body::Body::from_stream(Box::pin(pieces));
+        let read = Bodies::new(MAX_BYTES, Budget::default()).read(&HeaderMap::new(), None, body).await;
+        assert_eq!(read.unwrap().bytes.len(), 10 * PACE);
     }
 
     #[tokio::test]

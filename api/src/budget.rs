@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use axum::body::{Body, Bytes, HttpBody};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use flagmeter_core::event::TenantName;
 use foldhash::HashMap;
@@ -26,9 +27,6 @@ pub(crate) const SMALL_ANSWER_BYTES: usize = 8 << 10;
 
 /// A larger answer is sent in pieces of this size, so that its connection's buffer does not grow by all of it.
 const PIECE_BYTES: usize = 4 << 10;
-
-/// What one tenant may have of it, so that there is always some left for others.
-const TENANT_SHARES: usize = BUDGET_BYTES / SHARE_BYTES / 2;
 
 /// The budget. Clones share it.
 #[derive(Debug, Clone)]
@@ -62,11 +60,12 @@ impl Default for Budget {
 }
 
 impl OfTenant {
-    /// So many shares more for `tenant`; `None` if that would be more than its own.
-    fn take(tenant: &TenantName, shares: usize, tenants: &Tenants) -> Option<Self> {
+    /// So many shares more for `tenant`, of which there are `free` beside them; `None` if it would then have more than is
+    /// free. So each tenant leaves others as much as it has itself, however many there are.
+    fn take(tenant: &TenantName, shares: usize, free: usize, tenants: &Tenants) -> Option<Self> {
         let mut all = locked(tenants);
         let has = all.get(tenant).copied().unwrap_or_default();
-        let sum = has.checked_add(shares).filter(|sum| *sum <= TENANT_SHARES)?;
+        let sum = has.checked_add(shares).filter(|sum| *sum <= free)?;
         all.insert(tenant.clone(), sum);
         Some(Self { tenants: Arc::clone(tenants), tenant: tenant.clone(), shares })
     }
@@ -96,13 +95,16 @@ impl Budget {
         let count = bytes.div_ceil(SHARE_BYTES);
         let shares = Arc::clone(&self.shares).try_acquire_many_owned(u32::try_from(count).ok()?).ok()?;
         let of_tenant = match tenant {
-            Some(tenant) => Some(OfTenant::take(tenant, count, &self.tenants)?),
+            Some(tenant) => {
+                Some(OfTenant::take(tenant, count, self.shares.available_permits(), &self.tenants)?)
+            }
             None => None,
         };
         Some(Held { shares, of_tenant })
     }
 
-    /// `response` to `tenant`, with a part of the budget until its body is sent if that is large.
+    /// `response` to `tenant`, with a part of the budget until its body is sent if that is large. Where there is none left
+    /// it is refused, unless it says that events were taken in: whoever hears otherwise sends them again.
     pub(crate) fn charge(&self, response: Response, tenant: Option<&TenantName>) -> Response {
         let length = response.body().size_hint().exact();
         if length.is_some_and(|length| length <= SMALL_ANSWER_BYTES as u64) {
@@ -111,11 +113,13 @@ impl Budget {
         let whole =
             length.map(|length| usize::try_from(length).ok().and_then(|bytes| self.take(bytes, tenant)));
         let held = match whole {
-            Some(None) => return ApiError::TooManyAnswers.into_response(),
-            Some(Some(held)) => Some(held),
+            Some(None) if response.status() != StatusCode::ACCEPTED => {
+                return ApiError::TooManyAnswers.into_response();
+            }
+            Some(held) => held,
             None => None,
         };
-        let is_whole = held.is_some();
+        let is_whole = length.is_some();
         let budget = self.clone();
         response.map(|inner| Body::new(Pieces { inner, rest: Bytes::new(), held, is_whole, budget }))
     }
@@ -142,7 +146,7 @@ struct Pieces {
     /// What was not sent of the frame that was last made.
     rest: Bytes,
     held: Option<Held>,
-    /// Whether `held` is for all of the body, and not only for a frame.
+    /// Whether `held` is for all of the body, if it is anything, and not only for a frame.
     is_whole: bool,
     budget: Budget,
 }
@@ -255,6 +259,32 @@ mod tests {
         assert_eq!(next().await, None);
     }
 
+    #[tokio::test]
+    async fn whoever_sent_events_hears_that_they_were_taken_in_however_little_is_left() {
+        let budget = Budget::default();
+        let _all = budget.take(BUDGET_BYTES, None).unwrap();
+        let large = vec![b'x'; 100_000];
+        let accepted = budget.charge((StatusCode::ACCEPTED, large.clone()).into_response(), None);
+        assert_eq!(accepted.status(), StatusCode::ACCEPTED);
+        assert_eq!(accepted.into_body().collect().await.unwrap().to_bytes(), large);
+    }
+
+    #[test]
+    fn tenants_with_all_that_they_may_have_leave_some_to_one_more() {
+        let budget = Budget::default();
+        let large = 1 << 20;
+        let mut held = Vec::new();
+        for number in 0..5 {
+            let tenant = TenantName::try_from(format!("t{number}").as_str()).unwrap();
+            while let Some(part) = budget.take(large, Some(&tenant)) {
+                held.push(part);
+            }
+            assert!(free(&budget) > 0);
+        }
+        let other = TenantName::try_from("other").unwrap();
+        assert!(budget.take(5 << 10, Some(&other)).is_some());
+    }
+
     #[test]
     fn one_tenant_leaves_half_of_the_budget_to_others() {
         let budget = Budget::default();
@@ -262,10 +292,10 @@ mod tests {
         let mut first = budget.take(1, Some(&acme)).unwrap();
         assert!(first.grow(BUDGET_BYTES / 2, &budget) && !first.grow(BUDGET_BYTES / 2 + 1, &budget));
         assert!(budget.take(1, Some(&acme)).is_none());
-        let _other = budget.take(BUDGET_BYTES / 2, Some(&globex)).unwrap();
-        drop(first);
+        let other = budget.take(BUDGET_BYTES / 4, Some(&globex)).unwrap();
+        drop((first, other));
         assert!(budget.take(BUDGET_BYTES / 2, Some(&acme)).is_some());
-        assert_eq!(free(&budget), BUDGET_BYTES / 2);
+        assert_eq!(free(&budget), BUDGET_BYTES);
     }
 
     #[test]

@@ -52,10 +52,10 @@ pub struct Limits {
     pub answer: Duration,
 }
 
-/// What `FLAGMETER_MAX_EVENTS` may be: a flush takes one request more than it would, and an entry of the queue has
-/// [room](flagmeter_core::packed::MAX_EVENTS) for both.
+/// What `FLAGMETER_MAX_EVENTS` may be: a flush takes one request more than it would, and workers have memory for
+/// [entries](flagmeter_core::packed::LARGEST_ENTRY_EVENTS) of both.
 const EVENTS: RangeInclusive<usize> = 1..=10_000;
-const _: () = assert!(FLUSH_EVENTS + *EVENTS.end() <= flagmeter_core::packed::MAX_EVENTS);
+const _: () = assert!(FLUSH_EVENTS + *EVENTS.end() <= flagmeter_core::packed::LARGEST_ENTRY_EVENTS);
 
 /// What `FLAGMETER_MAX_BODY_BYTES` may be: eight of the largest fit into the budget for bodies.
 const BODY_BYTES: RangeInclusive<usize> = 64 << 10..=8 << 20;

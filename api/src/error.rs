@@ -52,7 +52,7 @@ pub enum ApiError {
     EventNotFound,
     /// 503: it may be among those that wait.
     #[error(
-        "the event is not among those counted so far, and others still wait to be; ask again after a second"
+        "the event is not among those counted so far, and others still wait to be counted; ask again after a second"
     )]
     StillCounting,
     /// 503: PostgreSQL does not answer.
@@ -78,7 +78,7 @@ pub enum ApiError {
     UnsupportedEncoding,
     /// 503: the queue.
     #[error(
-        "what was sent may not be counted; send it again after a second, with the same ids if it has any"
+        "it is not known whether what was sent is counted; send it again after a second, with the same ids if it has any"
     )]
     QueueUnavailable(#[source] NotQueued),
     /// 503: the queue has no room.

@@ -27,6 +27,11 @@ pub(crate) async fn run(arguments: Arguments, pool: &PgPool) -> anyhow::Result<(
         eprintln!("waiting for the database: {}", chain(&error));
         tokio::time::sleep(BETWEEN_TRIES).await;
     }
+    if let Some(statement) = postgres::revoke_temporary(pool).await? {
+        eprintln!(
+            "warning: every role may make temporary tables; as the owner of the database, run: {statement}"
+        );
+    }
     println!("the schema is up to date");
     Ok(())
 }

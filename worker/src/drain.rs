@@ -11,7 +11,7 @@ use flagmeter_runtime::admin::Readiness;
 use flagmeter_runtime::clock::Clock;
 use flagmeter_store::postgres::alerts;
 use flagmeter_store::postgres::batch::Counter;
-use flagmeter_store::postgres::retention::{self, Kept, Limits};
+use flagmeter_store::postgres::retention::{self, Limits};
 use flagmeter_store::postgres::{self, dead_letters};
 use flagmeter_store::queue::EventQueue;
 use flagmeter_store::{PgPool, StoreError};
@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use tokio_util::sync::CancellationToken;
 
-use crate::gather::{Appetite, End, Hand, READ_ENTRIES, gather};
+use crate::gather::{Appetite, End, Hand, READ_ENTRIES, Which, gather};
 use crate::metrics::{Metrics, Step};
 
 /// The readiness condition that PostgreSQL answers and has this build's schema.
@@ -165,13 +165,8 @@ impl Drain {
         let mut look_back = true;
         while !shutdown.is_cancelled() {
             let begun = tokio::time::Instant::now();
-            let read = if look_back {
-                let pending = self.reader.pending(&self.consumer, READ_ENTRIES).await;
-                pending.map(|entries| (Hand::of(entries), End::Enough))
-            } else {
-                gather(&self.reader, &self.consumer, &mut appetite).await
-            };
-            let (hand, end) = match read {
+            let which = if look_back { Which::Given } else { Which::Unseen };
+            let (hand, end) = match gather(&self.reader, &self.consumer, which, &mut appetite).await {
                 Ok(read) => read,
                 Err(error) => {
                     self.failed(Step::Read, &error);
@@ -206,12 +201,14 @@ impl Drain {
 
     /// Takes over what other workers left behind.
     async fn claim_on(&self, shutdown: &CancellationToken) {
-        while next(ROUND, shutdown).await {
+        let mut more = false;
+        while (more && !shutdown.is_cancelled()) || next(ROUND, shutdown).await {
+            more = false;
             match self.queue.claim(&self.consumer, self.left_behind, READ_ENTRIES).await {
                 Ok(entries) if entries.is_empty() => {}
                 Ok(entries) => {
                     tracing::info!(entries = entries.len(), "took over what another worker left behind");
-                    self.process(&Hand::of(entries), shutdown).await;
+                    more = self.process(&Hand::of(entries), shutdown).await;
                 }
                 Err(error) => self.failed(Step::Claim, &error),
             }
@@ -268,19 +265,20 @@ impl Drain {
         if let Err(error) = self.counter.prepare(TimeZone::UTC.to_datetime(now).date()).await {
             self.failed(Step::Prepare, &error);
         }
-        match self.forget(now).await {
-            Ok(kept) => self.metrics.kept(&kept, now),
-            Err(error) => self.failed(Step::Forget, &error),
+        if let Err(error) = self.forget(now).await {
+            self.failed(Step::Forget, &error);
         }
     }
 
     /// Nothing that the queue can still deliver is forgotten, however long it waits there, nor any id that an api would
-    /// still take.
-    async fn forget(&self, now: Timestamp) -> Result<Kept, StoreError> {
+    /// still take. What is kept is measured, whether or not all was forgotten that may be.
+    async fn forget(&self, now: Timestamp) -> Result<(), StoreError> {
         let oldest = self.queue.oldest().await?;
         let since = retention::ids_since(&self.pool, &self.keep, now, oldest).await?;
         let refused_before = self.queue.refuse_ids_before(since, now).await?;
-        retention::forget(&self.pool, &self.keep, now, oldest, refused_before).await
+        let forgotten = retention::forget(&self.pool, &self.keep, now, oldest, refused_before).await;
+        self.metrics.kept(&retention::kept(&self.pool, refused_before).await?, now);
+        forgotten
     }
 
     /// Says what this worker did, and looks at what is left to do.

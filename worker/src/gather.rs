@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use flagmeter_core::packed::{Batch, Unreadable};
+use flagmeter_core::packed::{Batch, LARGEST_ENTRY_EVENTS, Unreadable};
 use flagmeter_core::scaling::FULL_TRANSACTION_EVENTS;
 use flagmeter_store::StoreError;
 use flagmeter_store::postgres::batch::Entry;
@@ -11,9 +11,13 @@ use flagmeter_store::queue::{EventQueue, RawEntry};
 /// Events that are enough for one transaction. The operator takes the same for a full one when it judges workers' speed.
 const ENOUGH_EVENTS: usize = FULL_TRANSACTION_EVENTS as usize;
 
-/// Entries of one read at most. An entry holds fewer than 2,000 events (the api's flush), so that a transaction has
-/// fewer than [`ENOUGH_EVENTS`] and those of one read: 276,000, some 45 MiB.
-pub(crate) const READ_ENTRIES: usize = 128;
+/// Entries of one read at most. What they hold is only known once they are here: a client may send single events for a
+/// while, and then lists as long as they may be.
+pub(crate) const READ_ENTRIES: usize = 24;
+
+/// Events in hand at most: just not enough, and a read of the largest entries. At some 250 bytes each they take 75 MB of the
+/// 256 MiB that the chart gives a worker.
+const _: () = assert!(ENOUGH_EVENTS + READ_ENTRIES * LARGEST_ENTRY_EVENTS < 300_000);
 
 /// How long one read waits for an entry. A worker that is told to stop does so after this at the latest.
 const READ_WAIT: Duration = Duration::from_millis(500);
@@ -28,6 +32,8 @@ pub(crate) struct Hand {
     pub(crate) unreadable: Vec<Illegible>,
     /// Of the readable ones.
     pub(crate) events: usize,
+    /// The id of the last one.
+    last: Option<String>,
 }
 
 impl Hand {
@@ -46,6 +52,7 @@ impl Hand {
     }
 
     fn take(&mut self, entries: Vec<RawEntry>) {
+        self.last = entries.last().map(|entry| entry.entry_id.clone()).or(self.last.take());
         for RawEntry { entry_id, payload } in entries {
             match payload.map(|bytes| (Batch::decode(&bytes), bytes)) {
                 Ok((Ok(batch), _)) => {
@@ -55,6 +62,32 @@ impl Hand {
                 Ok((Err(reason), bytes)) => self.unreadable.push((entry_id, bytes, reason)),
                 Err(bytes) => self.unreadable.push((entry_id, bytes, Unreadable::Malformed)),
             }
+        }
+    }
+}
+
+/// Which entries are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Which {
+    /// Those that no worker has seen.
+    Unseen,
+    /// Those that this worker was given and did not confirm.
+    Given,
+}
+
+impl Which {
+    /// As many as `count` of them, after those in `hand`; waits up to `wait` for the first unseen one.
+    async fn read(
+        self,
+        queue: &EventQueue,
+        consumer: &str,
+        hand: &Hand,
+        count: usize,
+        wait: Duration,
+    ) -> Result<Vec<RawEntry>, StoreError> {
+        match self {
+            Self::Unseen => queue.read(consumer, count, wait).await,
+            Self::Given => queue.pending(consumer, hand.last.as_deref(), count).await,
         }
     }
 }
@@ -97,7 +130,7 @@ impl Appetite {
     }
 }
 
-/// Takes what waits in the queue, up to enough; waits for the first entry, and for no other. Never to be cut off: entries
+/// Takes what waits in the queue, up to enough; waits for the first unseen entry, and for no other. Never to be cut off: entries
 /// on their way would be this worker's, unseen.
 ///
 /// # Errors
@@ -106,11 +139,12 @@ impl Appetite {
 pub(crate) async fn gather(
     queue: &EventQueue,
     consumer: &str,
+    which: Which,
     appetite: &mut Appetite,
 ) -> Result<(Hand, End), StoreError> {
     let mut hand = Hand::default();
     let mut asked = appetite.ask(0);
-    let mut read = queue.read(consumer, asked, READ_WAIT).await?;
+    let mut read = which.read(queue, consumer, &hand, asked, READ_WAIT).await?;
     loop {
         let found = read.len();
         hand.take(read);
@@ -122,7 +156,7 @@ pub(crate) async fn gather(
             return Ok((hand, End::Enough));
         }
         asked = appetite.ask(hand.events);
-        read = match queue.read(consumer, asked, Duration::ZERO).await {
+        read = match which.read(queue, consumer, &hand, asked, Duration::ZERO).await {
             Ok(read) => read,
             Err(error) => return Ok((hand, End::Failed(error))),
         };
@@ -131,6 +165,8 @@ pub(crate) async fn gather(
 
 #[cfg(test)]
 mod tests {
+    use flagmeter_store::testing;
+
     use super::*;
 
     #[test]
@@ -140,7 +176,7 @@ mod tests {
             (1, 0, READ_ENTRIES),
             (1, 19_990, 10),
             (100, 0, READ_ENTRIES),
-            (100, 12_800, 72),
+            (100, 18_000, 20),
             (1_000, 0, 20),
             (1_999, 0, 11),
             (1_999, 19_999, 1),
@@ -150,6 +186,27 @@ mod tests {
             assert_eq!(Appetite { events_an_entry }.ask(events), entries, "{events_an_entry} {events}");
         }
         assert_eq!(Appetite::default().ask(0), READ_ENTRIES);
+    }
+
+    #[tokio::test]
+    async fn lists_as_long_as_they_may_be_after_single_events_are_no_more_than_a_worker_has_memory_for() {
+        let queue = testing::queue().unwrap();
+        queue.create_group().await.unwrap();
+        for number in 1..=60 {
+            let events = if number <= 24 { 1 } else { LARGEST_ENTRY_EVENTS };
+            let batch =
+                Batch { events: vec![testing::event("acme", 1); events], ..testing::entry(number, []).batch };
+            queue.push(&batch.encode(), events).await.unwrap();
+        }
+        let mut appetite = Appetite::default();
+        let (first, _) = gather(&queue, "a", Which::Unseen, &mut appetite).await.unwrap();
+        assert!((ENOUGH_EVENTS..300_000).contains(&first.events), "{}", first.events);
+        let (rest, _) = gather(&queue, "a", Which::Unseen, &mut appetite).await.unwrap();
+        assert!((ENOUGH_EVENTS..60_000).contains(&rest.events), "{}: it learns nothing", rest.events);
+        // What it was given, it takes again in parts as large, and each once.
+        let (again, _) = gather(&queue, "a", Which::Given, &mut Appetite::default()).await.unwrap();
+        let ids = |hand: &Hand| hand.readable.iter().map(|entry| entry.entry_id.clone()).collect::<Vec<_>>();
+        assert_eq!(ids(&again), ids(&first));
     }
 
     #[test]

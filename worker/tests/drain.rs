@@ -217,7 +217,7 @@ async fn a_worker_told_to_stop_finishes_what_it_has_and_leaves_the_rest(pool: Pg
     worker.shutdown.cancel();
     worker.task.await.unwrap();
     // Nothing is in anybody's hands: what is not counted waits for the next worker.
-    assert_eq!(queue.pending("a", 10).await.unwrap(), []);
+    assert_eq!(queue.pending("a", None, 10).await.unwrap(), []);
     let left = queue.depth().await.unwrap();
     let counted = book(&pool, "acme").await.events;
     assert!(left > 0);

@@ -116,7 +116,7 @@ async fn a_queue_that_is_down_is_503_and_its_address_stays_inside(pool: PgPool) 
         "type": "https://flagmeter.dev/problems/queue_unavailable",
         "title": "The queue is unavailable",
         "status": 503,
-        "detail": "what was sent may not be counted; send it again after a second, with the same ids if it has any",
+        "detail": "it is not known whether what was sent is counted; send it again after a second, with the same ids if it has any",
         "code": "queue_unavailable",
     });
     assert_eq!(answer.json, expected);

@@ -31,6 +31,10 @@ const USUAL_NAMES: usize = 64;
 /// The most events in one entry: an event's own id is the batch's plus its place, in 16 bits.
 pub const MAX_EVENTS: usize = 1 << 16;
 
+/// The most events in an entry that an api makes: a list of as many as one may have, and what a flush has beside it.
+/// Workers reckon with it when they decide how many entries to read.
+pub const LARGEST_ENTRY_EVENTS: usize = 11_000;
+
 /// The events of one entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {

@@ -201,13 +201,19 @@ impl EventQueue {
         self.read_from(consumer, ">", options).await
     }
 
-    /// Entries that `consumer` was given and did not confirm, from the oldest, at most `count`.
+    /// Entries that `consumer` was given and did not confirm, from the oldest, or the first after the entry `after`; at
+    /// most `count`.
     ///
     /// # Errors
     ///
     /// [`StoreError::Queue`]; the same call may be made again.
-    pub async fn pending(&self, consumer: &str, count: usize) -> Result<Vec<RawEntry>, StoreError> {
-        self.read_from(consumer, "0", StreamReadOptions::default().count(count)).await
+    pub async fn pending(
+        &self,
+        consumer: &str,
+        after: Option<&str>,
+        count: usize,
+    ) -> Result<Vec<RawEntry>, StoreError> {
+        self.read_from(consumer, after.unwrap_or("0"), StreamReadOptions::default().count(count)).await
     }
 
     async fn read_from(

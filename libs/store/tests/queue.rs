@@ -33,10 +33,10 @@ async fn an_entry_stays_until_it_is_confirmed() {
     assert_eq!(queue.depth().await.unwrap(), 1);
     let added = queue.oldest().await.unwrap().unwrap().as_millisecond().to_string();
     assert!(read[0].entry_id.starts_with(&added), "{added} {read:?}");
-    assert_eq!(queue.pending("a", 10).await.unwrap(), read);
+    assert_eq!(queue.pending("a", None, 10).await.unwrap(), read);
     confirm(&queue, &read).await;
     assert_eq!((queue.depth().await.unwrap(), queue.oldest().await.unwrap()), (0, None));
-    assert_eq!(queue.pending("a", 10).await.unwrap(), []);
+    assert_eq!(queue.pending("a", None, 10).await.unwrap(), []);
 }
 
 #[tokio::test]
@@ -62,7 +62,7 @@ async fn a_worker_that_leaves_with_entries_in_hand_is_not_forgotten() {
     queue.push(b"one", 1).await.unwrap();
     let read = queue.read("a", 10, SOON).await.unwrap();
     queue.leave("a").await.unwrap();
-    assert_eq!(queue.pending("a", 10).await.unwrap(), read);
+    assert_eq!(queue.pending("a", None, 10).await.unwrap(), read);
 }
 
 #[tokio::test]

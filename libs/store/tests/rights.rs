@@ -1,7 +1,14 @@
 //! What the parts' roles can do with the functions that run with the owner's rights: nothing but what those are for.
+#![expect(clippy::unwrap_used, reason = "a test ends at the first thing that is not as it should be")]
 
 use flagmeter_store::PgPool;
+use flagmeter_store::postgres::batch::Counter;
+use flagmeter_store::postgres::retention::{self, Limits};
+use flagmeter_store::postgres::revoke_temporary;
+use flagmeter_store::testing::{self, NOON};
+use jiff::{SignedDuration, Timestamp};
 use sqlx::AssertSqlSafe;
+use sqlx::postgres::PgPoolOptions;
 
 /// Relations that the functions read, or that decide what they do.
 const READ: [&str; 10] = [
@@ -120,4 +127,74 @@ async fn no_part_may_make_temporary_tables(pool: PgPool) {
                 .unwrap();
         assert!(!may, "{role}");
     }
+}
+
+/// A pool whose connections have the rights of `role`.
+async fn with_the_rights_of(role: &'static str, pool: &PgPool) -> PgPool {
+    PgPoolOptions::new()
+        .after_connect(move |connection, _| {
+            Box::pin(async move {
+                sqlx::query(AssertSqlSafe(format!("SET ROLE {role}"))).execute(connection).await.map(drop)
+            })
+        })
+        .connect_with((*pool.connect_options()).clone())
+        .await
+        .unwrap()
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_worker_has_the_rights_to_forget_what_there_is_of_every_kind(pool: PgPool) {
+    testing::add_tenant(&pool, "acme").await;
+    let worker = with_the_rights_of("flagmeter_worker", &pool).await;
+    let counter = Counter::new(worker.clone());
+    let events = [testing::with_id(testing::event("acme", 1), "order-7"), testing::event("globex", 1)];
+    counter.apply(&[testing::entry(1, events)]).await.unwrap();
+    let later = NOON.parse::<Timestamp>().unwrap() + SignedDuration::from_hours(500 * 24);
+    sqlx::query("UPDATE dead_letters SET created_at = '2026-01-01'").execute(&pool).await.unwrap();
+    for table in ["events", "event_ids_others", "rollups", "applied_batches", "dead_letters"] {
+        assert!(holds(&pool, table).await, "{table}");
+    }
+    let limits = Limits::default();
+    let since = retention::ids_since(&worker, &limits, later, None).await.unwrap();
+    retention::forget(&worker, &limits, later, None, since).await.unwrap();
+    retention::kept(&worker, since).await.unwrap();
+    for table in ["events", "event_ids_others", "rollups", "applied_batches", "dead_letters"] {
+        assert!(!holds(&pool, table).await, "{table}");
+    }
+}
+
+async fn holds(pool: &PgPool, table: &str) -> bool {
+    let query = format!("SELECT EXISTS (SELECT FROM {table})");
+    sqlx::query_scalar(AssertSqlSafe(query)).fetch_one(pool).await.unwrap()
+}
+
+#[sqlx::test(migrations = false)]
+async fn what_else_is_in_the_schema_is_left_as_it_is(pool: PgPool) {
+    sqlx::raw_sql(
+        "CREATE FUNCTION public.health() RETURNS integer LANGUAGE sql AS 'SELECT 1';
+         CREATE AGGREGATE public.mymax (integer) (SFUNC = int4larger, STYPE = integer);",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    flagmeter_store::MIGRATOR.run(&pool).await.unwrap();
+    let settings: Option<Vec<String>> =
+        sqlx::query_scalar("SELECT proconfig FROM pg_proc WHERE proname = 'health'")
+            .fetch_one(&pool)
+            .await
+            .unwrap();
+    assert_eq!(settings, None);
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn where_every_role_may_make_temporary_tables_the_owner_is_given_the_statement_that_ends_it(
+    pool: PgPool,
+) {
+    assert_eq!(revoke_temporary(&pool).await.unwrap(), None);
+    let database: String = sqlx::query_scalar("SELECT current_database()").fetch_one(&pool).await.unwrap();
+    let grant = format!("GRANT TEMPORARY ON DATABASE \"{database}\" TO PUBLIC");
+    sqlx::query(AssertSqlSafe(grant)).execute(&pool).await.unwrap();
+    let statement = revoke_temporary(&pool).await.unwrap().unwrap();
+    sqlx::query(AssertSqlSafe(statement)).execute(&pool).await.unwrap();
+    assert_eq!(revoke_temporary(&pool).await.unwrap(), None);
 }

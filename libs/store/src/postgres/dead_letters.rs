@@ -78,9 +78,9 @@ pub async fn add_unreadable(
     .map_err(StoreError::postgres("keep an entry in dead_letters"))
 }
 
-/// Forgets letters from before `before`, and the oldest of those that take more than `budget` bytes together; answers
-/// what is left. How many there were of a tenant is remembered as long as there is the tenant.
-pub(super) async fn forget(pool: &PgPool, before: Timestamp, budget: u64) -> Result<Window, StoreError> {
+/// Forgets letters from before `before`, and the oldest of those that take more than `budget` bytes together. How many
+/// there were of a tenant is remembered as long as there is the tenant.
+pub(super) async fn forget(pool: &PgPool, before: Timestamp, budget: u64) -> Result<(), StoreError> {
     let excess = first_within(pool, budget).await?;
     let mut forgotten = 0;
     for _ in 0..STATEMENTS_AT_ONCE {
@@ -93,7 +93,7 @@ pub(super) async fn forget(pool: &PgPool, before: Timestamp, budget: u64) -> Res
     if forgotten > 0 {
         tracing::warn!(letters = forgotten, "forgot dead letters beyond their age or their bytes");
     }
-    window(pool).await
+    Ok(())
 }
 
 /// The id of the oldest letter of those that `budget` bytes have room for; 0 if there is room for all.
@@ -129,7 +129,7 @@ async fn forget_some(pool: &PgPool, before: Timestamp, first: i64) -> Result<i64
         r#"WITH gone AS (
                DELETE FROM dead_letters
                WHERE ctid = ANY (ARRAY(
-                   SELECT ctid FROM dead_letters WHERE created_at < $1::timestamptz OR id < $2 LIMIT $3 FOR UPDATE
+                   SELECT ctid FROM dead_letters WHERE created_at < $1::timestamptz OR id < $2 LIMIT $3
                ))
                RETURNING tenant, (event ->> 'tokens')::numeric AS tokens
            ), summed AS (
@@ -152,7 +152,8 @@ async fn forget_some(pool: &PgPool, before: Timestamp, first: i64) -> Result<i64
     .map_err(StoreError::postgres("forget dead letters"))
 }
 
-async fn window(pool: &PgPool) -> Result<Window, StoreError> {
+/// What there is of them.
+pub(super) async fn window(pool: &PgPool) -> Result<Window, StoreError> {
     let row = sqlx::query!(
         r#"SELECT (SELECT created_at FROM dead_letters ORDER BY id LIMIT 1) AS "since: jiff_sqlx::Timestamp",
                   pg_total_relation_size('dead_letters') AS "bytes!""#

@@ -101,6 +101,22 @@ pub async fn migrate(pool: &PgPool) -> Result<(), StoreError> {
     MIGRATOR.run(pool).await.map_err(StoreError::Migrate)
 }
 
+/// The statement with which the database's owner takes the right to temporary tables from everybody; `None` if nobody but
+/// the owner has it. With it, what runs with the owner's rights is one mistake away from running a caller's code.
+///
+/// # Errors
+///
+/// [`StoreError::Postgres`].
+pub async fn revoke_temporary(pool: &PgPool) -> Result<Option<String>, StoreError> {
+    sqlx::query_scalar!(
+        r#"SELECT format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database()) AS "statement!"
+           WHERE has_database_privilege('public', current_database(), 'TEMPORARY')"#
+    )
+    .fetch_optional(pool)
+    .await
+    .map_err(StoreError::postgres("look at the rights on the database"))
+}
+
 /// Whether every migration of this build was applied. A newer build may have added others.
 ///
 /// # Errors

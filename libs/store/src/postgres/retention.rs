@@ -122,7 +122,7 @@ pub async fn forget(
     now: Timestamp,
     oldest_queued: Option<Timestamp>,
     refused_before: Timestamp,
-) -> Result<Kept, StoreError> {
+) -> Result<(), StoreError> {
     let reach = reach(now, oldest_queued);
     let mut turns = Turns::default();
     turns.took(forget_days_of_events(pool, limits, now).await)?;
@@ -138,13 +138,20 @@ pub async fn forget(
     turns.took(forget_batches(pool, reach - APPLIED_BATCHES).await)?;
     turns.took(forget_rollups(pool, now - days(limits.rollups_days)).await)?;
     let oldest_dead = now - days(limits.dead_letters_days);
-    let dead_letters = turns
-        .took(dead_letters::forget(pool, oldest_dead, limits.dead_letters_bytes).await)?
-        .unwrap_or_default();
-    turns.end()?;
+    turns.took(dead_letters::forget(pool, oldest_dead, limits.dead_letters_bytes).await)?;
+    turns.end()
+}
+
+/// What is there, whether or not all was forgotten that may be. Apis refuse UUIDv7 from before `refused_before`.
+///
+/// # Errors
+///
+/// [`StoreError::Postgres`].
+pub async fn kept(pool: &PgPool, refused_before: Timestamp) -> Result<Kept, StoreError> {
     let mut event_ids = window(&ids_by_day(pool).await?);
     event_ids.since = event_ids.since.map(|since| since.max(refused_before));
-    Ok(Kept { events: window(&partitions(pool, "events").await?), event_ids, dead_letters })
+    let events = window(&partitions(pool, "events").await?);
+    Ok(Kept { events, event_ids, dead_letters: dead_letters::window(pool).await? })
 }
 
 /// The oldest instant of which the queue may still bring something.

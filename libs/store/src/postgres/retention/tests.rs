@@ -25,7 +25,8 @@ fn at(days: i64) -> Timestamp {
 /// Forgets what `limits` allow, every api having been told before.
 async fn forget_all(pool: &PgPool, limits: Limits, now: Timestamp, oldest_queued: Option<Timestamp>) -> Kept {
     let since = ids_since(pool, &limits, now, oldest_queued).await.unwrap();
-    forget(pool, &limits, now, oldest_queued, since).await.unwrap()
+    forget(pool, &limits, now, oldest_queued, since).await.unwrap();
+    kept(pool, since).await.unwrap()
 }
 
 async fn count(pool: &PgPool, table: &str) -> i64 {
@@ -119,7 +120,8 @@ async fn a_uuidv7_is_forgotten_only_when_it_is_refused(pool: PgPool) {
     let counter = Counter::new(pool.clone());
     counter.apply(&[received(1, 0, [with_id(event("acme", 1), SEVEN)])]).await.unwrap();
     // The apis have not been told yet, so that they may bring it again.
-    let kept = forget(&pool, &Limits::default(), at(40), None, at(-35)).await.unwrap();
+    forget(&pool, &Limits::default(), at(40), None, at(-35)).await.unwrap();
+    let kept = kept(&pool, at(-35)).await.unwrap();
     assert_eq!(kept.event_ids.since.unwrap().to_string(), "2026-06-15T00:00:00Z");
     let again = [received(2, 40, [with_id(event("acme", 1), SEVEN)])];
     assert_eq!(counter.apply(&again).await.unwrap().repeated, 1);
