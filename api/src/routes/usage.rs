@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::Uri;
-use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -112,7 +111,7 @@ pub(crate) fn answer(state: &AppState, uri: &Uri) -> Result<Response, ApiError> 
             .map(|(name, tokens)| Feature { feature: name.as_str(), total_tokens: (*tokens).into() })
             .collect(),
     };
-    Ok(([(CACHE_CONTROL, "no-store")], Json(answer)).into_response())
+    Ok(Json(answer).into_response())
 }
 
 /// What the caller is told of past usage that could not be read.
