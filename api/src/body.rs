@@ -1,5 +1,8 @@
 //! Reads bodies, within the [budget](crate::budget) for all of them together.
 
+use std::error::Error;
+use std::io::{self, ErrorKind};
+use std::iter;
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
@@ -71,7 +74,7 @@ impl Bodies {
     /// client only says that it will send keeps nobody out.
     async fn large(
         &self,
-        body: impl HttpBody<Data = Bytes>,
+        body: impl HttpBody<Data = Bytes, Error: Into<BoxError>>,
         most: usize,
         tenant: Option<&TenantName>,
     ) -> Result<Body, ApiError> {
@@ -131,7 +134,10 @@ impl Part {
 }
 
 /// Reads a body of so many bytes.
-async fn small(body: impl HttpBody<Data = Bytes>, announced: usize) -> Result<Body, ApiError> {
+async fn small(
+    body: impl HttpBody<Data = Bytes, Error: Into<BoxError>>,
+    announced: usize,
+) -> Result<Body, ApiError> {
     let mut body = pin!(body);
     // It mostly comes together with its head: then it needs no timer, and no memory but the connection's.
     let first = match futures::poll!(pin!(data(body.as_mut()))) {
@@ -160,14 +166,27 @@ async fn small(body: impl HttpBody<Data = Bytes>, announced: usize) -> Result<Bo
 }
 
 /// The next bytes of a body; `None` at its end.
-async fn data(mut body: Pin<&mut impl HttpBody<Data = Bytes>>) -> Result<Option<Bytes>, ApiError> {
+async fn data(
+    mut body: Pin<&mut impl HttpBody<Data = Bytes, Error: Into<BoxError>>>,
+) -> Result<Option<Bytes>, ApiError> {
     while let Some(frame) = body.frame().await {
         // Trailers say nothing of events.
-        if let Ok(data) = frame.map_err(|_| too_slow())?.into_data() {
+        let frame = frame.map_err(|error| unread(&*Into::<BoxError>::into(error)))?;
+        if let Ok(data) = frame.into_data() {
             return Ok(Some(data));
         }
     }
     Ok(None)
+}
+
+/// Why a body could not be read: it is broken, or it did not arrive.
+fn unread(error: &(dyn Error + 'static)) -> ApiError {
+    let is_broken = |error: &(dyn Error + 'static)| {
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        matches!(kind, Some(ErrorKind::InvalidInput | ErrorKind::InvalidData | ErrorKind::UnexpectedEof))
+    };
+    let mut causes = iter::successors(Some(error), |error| (*error).source());
+    if causes.any(is_broken) { ApiError::BrokenBody } else { too_slow() }
 }
 
 /// It did not arrive in time, or at all: then the client hung up, and nobody reads this answer.

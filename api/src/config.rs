@@ -27,6 +27,8 @@ pub struct Config {
     /// `FLAGMETER_DRAIN_SECONDS`: how long it goes on serving after it was told to stop, so that
     /// whoever sends it requests has time to hear of it.
     pub drain: Duration,
+    /// `FLAGMETER_KEEP_ALIVE_SECONDS`: how long a connection may be idle between two requests.
+    pub idle: Duration,
     /// What may be asked of it.
     pub limits: Limits,
     /// `FLAGMETER_MAX_CONNECTIONS_PER_PEER` and `FLAGMETER_TRUSTED_PROXIES`: how many connections one peer may have.
@@ -60,6 +62,9 @@ const _: () = assert!(FLUSH_EVENTS + *EVENTS.end() <= flagmeter_core::packed::LA
 /// What `FLAGMETER_MAX_BODY_BYTES` may be: eight of the largest fit into the budget for bodies.
 const BODY_BYTES: RangeInclusive<usize> = 64 << 10..=8 << 20;
 
+/// What `FLAGMETER_KEEP_ALIVE_SECONDS` may be.
+const KEEP_ALIVE_SECONDS: RangeInclusive<usize> = 5..=3_600;
+
 /// Well above what a statement of PostgreSQL may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -76,6 +81,9 @@ impl Config {
         let valkey_url = env.required("VALKEY_URL");
         let auth = policy(&mut env);
         let drain: Option<u16> = env.with_default("FLAGMETER_DRAIN_SECONDS", "5");
+        // More than the 60 s after which most proxies give up an idle connection, AWS' and nginx among them, and nginx's
+        // own 75 s for its clients.
+        let idle = within(&KEEP_ALIVE_SECONDS, "FLAGMETER_KEEP_ALIVE_SECONDS", "120", &mut env);
         let events = within(&EVENTS, "FLAGMETER_MAX_EVENTS", "1000", &mut env);
         let body_bytes = within(&BODY_BYTES, "FLAGMETER_MAX_BODY_BYTES", "1048576", &mut env);
         let features = env.with_default("FLAGMETER_MAX_FEATURES", "1000");
@@ -92,6 +100,7 @@ impl Config {
                 valkey_url: valkey_url?,
                 auth: auth?,
                 drain: Duration::from_secs(drain?.into()),
+                idle: Duration::from_secs(idle? as u64),
                 limits: Limits {
                     events: events?,
                     body_bytes: body_bytes?,
@@ -173,6 +182,21 @@ mod tests {
             "FLAGMETER_TRUSTED_PROXIES is not valid: it is a list",
         ] {
             assert!(fault.contains(expected), "{fault}");
+        }
+    }
+
+    #[test]
+    fn an_idle_connection_outlives_those_of_proxies_and_the_setting_has_bounds() {
+        let [database, valkey] = STORES;
+        let read = |seconds| {
+            let idle = ("FLAGMETER_KEEP_ALIVE_SECONDS", seconds);
+            Config::read(Env::of([database, valkey, ("FLAGMETER_AUTH", "disabled"), idle]))
+        };
+        assert!(read("").unwrap().idle > Duration::from_secs(75), "{:?}", read("").unwrap().idle);
+        assert_eq!(read("620").unwrap().idle, Duration::from_secs(620), "Google's load balancers: 600 s");
+        for wrong in ["4", "3601"] {
+            let fault = read(wrong).unwrap_err().to_string();
+            assert!(fault.contains("FLAGMETER_KEEP_ALIVE_SECONDS must be from 5 to 3600"), "{fault}");
         }
     }
 

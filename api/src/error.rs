@@ -67,6 +67,11 @@ pub enum ApiError {
     /// 413: more than the limit.
     #[error("the body may have at most {0} bytes; send fewer events at once")]
     BodyTooLarge(usize),
+    /// 400: the body is broken.
+    #[error(
+        "the body ended before its Content-Length, or its chunks are not as HTTP has them; send it again, whole"
+    )]
+    BrokenBody,
     /// 408: the body did not arrive.
     #[error("the body arrived too slowly; send it again, or fewer events at once")]
     RequestTimeout,
@@ -129,6 +134,7 @@ impl ApiError {
             Self::NotFound => Code::NotFound,
             Self::MethodNotAllowed => Code::MethodNotAllowed,
             Self::BodyTooLarge(_) => Code::BodyTooLarge,
+            Self::BrokenBody => Code::InvalidBody,
             Self::RequestTimeout => Code::RequestTimeout,
             Self::UnsupportedMediaType | Self::UnsupportedEncoding => Code::UnsupportedMediaType,
             Self::QueueUnavailable(_) => Code::QueueUnavailable,

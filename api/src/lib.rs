@@ -111,12 +111,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let admin = admin::serve(config.admin_listen, registry, watch.readiness(), closed.clone());
     let service = Arc::new(Service::new(Arc::clone(&state)));
     let served = async {
-        let answer = move |request| {
-            let service = Arc::clone(&service);
-            async move { service.answer(request).await }
-        };
-        let limits = serve::Limits::new(config.peers);
-        serve::serve(listener, answer, limits, state.metrics.clone(), drained).await;
+        let limits = serve::Limits::new(config.peers, config.idle);
+        serve::serve(listener, service, limits, state.metrics.clone(), drained).await;
         closed.cancel();
         Ok(())
     };

@@ -1,7 +1,7 @@
 //! A template as a response.
 
 use askama::Template;
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY};
+use axum::http::header::{CONTENT_SECURITY_POLICY, REFERRER_POLICY};
 use axum::response::{Html, IntoResponse, Response};
 
 use crate::error::ApiError;
@@ -17,11 +17,7 @@ impl<T: Template> IntoResponse for Page<T> {
     fn into_response(self) -> Response {
         match self.0.render() {
             Ok(html) => {
-                let headers = [
-                    (CONTENT_SECURITY_POLICY, POLICY),
-                    (REFERRER_POLICY, "no-referrer"),
-                    (CACHE_CONTROL, "no-store"),
-                ];
+                let headers = [(CONTENT_SECURITY_POLICY, POLICY), (REFERRER_POLICY, "no-referrer")];
                 (headers, Html(html)).into_response()
             }
             Err(error) => {

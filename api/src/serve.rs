@@ -1,8 +1,10 @@
 //! The API's port: how many connections, how long each may be silent, what each may hold, and how they end.
 
 mod alarm;
+mod farewell;
 mod peers;
 mod places;
+mod rest;
 mod stream;
 
 use std::convert::Infallible;
@@ -24,8 +26,10 @@ use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 
 use self::alarm::Alarm;
+use self::farewell::Farewell;
 pub use self::peers::{Peers, TrustedProxies};
 use self::places::{Admission, Place, Places, Serving};
+pub(crate) use self::rest::Arriving;
 use self::stream::Stream;
 use crate::budget::SMALL_ANSWER_BYTES;
 use crate::metrics::Metrics;
@@ -40,9 +44,12 @@ pub(crate) struct Limits {
     peers: Peers,
     /// How long a new connection may take to send its first request's head.
     first_head: Duration,
-    /// How long a connection may take to send a request's head, and how long it may be idle between two.
-    /// One that is half open, or sends a byte now and then, is gone after this.
+    /// How long it may take to send the head of a later one, from the first byte on. One that sends a byte now and
+    /// then is gone after this.
     head: Duration,
+    /// How long it may be idle between two requests. A proxy that keeps connections must give up its own earlier, or
+    /// it sends a request over one that is being closed.
+    idle: Duration,
     /// How long what is sent may wait for the other side to take it. One that is gone without a word, or does not
     /// read its answer, is gone after this.
     write: Duration,
@@ -51,13 +58,14 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// The usual ones, and so many connections for each peer.
-    pub(crate) fn new(peers: Peers) -> Self {
+    /// The usual ones, so many connections for each peer, and so long between two requests.
+    pub(crate) fn new(peers: Peers, idle: Duration) -> Self {
         Self {
             connections: 4_096,
             peers,
             first_head: Duration::from_secs(10),
             head: Duration::from_mins(1),
+            idle,
             write: Duration::from_secs(30),
             finish: Duration::from_secs(10),
         }
@@ -79,18 +87,22 @@ const AFTER_FAILURE: Duration = Duration::from_millis(100);
 /// How often it is looked for a connection to close while all places are taken.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// Serves `answer` on `listener` until `drained`, then finishes the requests that are under way.
-pub(crate) async fn serve<Answer>(
+/// What answers requests.
+pub(crate) trait Answers: Clone + Send + Sync + 'static {
+    /// Answers a request. The body is lent: what is not read of it is thrown away.
+    fn answer(&self, request: Request<&mut Arriving>) -> impl Future<Output = Response> + Send;
+}
+
+/// Has `answers` answer on `listener` until `drained`, then finishes the requests that are under way.
+pub(crate) async fn serve(
     listener: TcpListener,
-    answer: impl Fn(Request<Incoming>) -> Answer + Clone + Send + 'static,
+    answers: impl Answers,
     limits: Limits,
     metrics: Metrics,
     drained: impl Future<Output = ()>,
-) where
-    Answer: Future<Output = Response> + Send + 'static,
-{
+) {
     let mut http = http1::Builder::new();
-    http.header_read_timeout(limits.head)
+    http.header_read_timeout(limits.idle)
         .max_headers(MAX_HEADERS)
         // Answers are small: one buffer is cheaper to send than a list of two.
         .writev(false)
@@ -102,33 +114,35 @@ pub(crate) async fn serve<Answer>(
         tracing::warn!(%error, "the kernel keeps its own limits of the connections' buffers");
     }
     let places = Places::new(limits.connections, limits.peers);
+    let farewell = Farewell::new();
     let connections = GracefulShutdown::new();
     let mut drained = pin!(drained);
     loop {
         let (stream, place) = tokio::select! {
-            accepted = accept(&listener, &places, &metrics) => accepted,
+            accepted = accept(&listener, &places, &farewell, &metrics) => accepted,
             () = &mut drained => break,
         };
         // An answer is one small packet; waiting to fill it would only delay it.
         let _ = stream.set_nodelay(true);
         let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(limits.write));
-        let (answer, served) = (answer.clone(), place.clone());
+        let (answers, served) = (answers.clone(), place.clone());
         let service = service_fn(move |request: Request<Incoming>| {
             let serving = served.serve();
             if request.body().size_hint().lower() >= LARGE_BODY_BYTES {
                 served.widen();
             }
-            let answer = serving.map(|serving| (serving, answer(request)));
+            let answers = answers.clone();
             async move {
-                match answer {
-                    Some((serving, answer)) => Ok::<_, Infallible>(until_sent(answer.await, serving)),
+                match serving {
+                    Some(serving) => Ok::<_, Infallible>(answered(&answers, request, serving).await),
                     // The connection is being closed: its client sends the request again over another.
                     None => std::future::pending().await,
                 }
             }
         });
-        http.timer(Alarm::new(limits.first_head));
-        let connection = http.serve_connection(Stream::new(stream, place.clone()), service);
+        let alarm = Alarm::new(limits.first_head, limits.head);
+        http.timer(alarm.clone());
+        let connection = http.serve_connection(Stream::new(stream, place.clone(), alarm), service);
         let connection = connections.watch(connection);
         let counted = metrics.connection();
         let taken = place.clone();
@@ -149,8 +163,25 @@ pub(crate) async fn serve<Answer>(
     places.clear().await;
 }
 
+/// The answer to a request that is being served.
+async fn answered(answers: &impl Answers, request: Request<Incoming>, serving: Serving) -> Response {
+    let (head, body) = request.into_parts();
+    let (waits, mut body) = (rest::waits(&head.headers), Arriving::new(body));
+    let mut response = answers.answer(Request::from_parts(head, &mut body)).await;
+    if !body.is_read() {
+        // Boxed, so that other requests are no larger for it.
+        Box::pin(body.leave(&mut response, waits, serving.place())).await;
+    }
+    until_sent(response, serving)
+}
+
 /// The next connection, and its place.
-async fn accept(listener: &TcpListener, places: &Arc<Places>, metrics: &Metrics) -> (TcpStream, Place) {
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Places>,
+    farewell: &Farewell,
+    metrics: &Metrics,
+) -> (TcpStream, Place) {
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -164,8 +195,7 @@ async fn accept(listener: &TcpListener, places: &Arc<Places>, metrics: &Metrics)
             return (stream, place(admission, places, metrics).await);
         }
         metrics.connection_rejected();
-        // Nobody waits until it is taken: the buffer of a new connection has room for it.
-        let _ = SockRef::from(&stream).send(&too_many());
+        farewell.say(stream, &too_many());
     }
 }
 
@@ -196,7 +226,7 @@ fn too_many() -> Vec<u8> {
         (problem.status, Code::Overloaded.retry_after_seconds().unwrap_or(1), body.len());
     let head = format!(
         "HTTP/1.1 {status} Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: {retry}\r\n\
-         connection: close\r\ncontent-length: {length}\r\n\r\n"
+         cache-control: no-store\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
     );
     (head + &body).into_bytes()
 }
@@ -260,13 +290,15 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(10);
 
     fn usual() -> Limits {
-        Limits::new(Peers::default())
+        Limits::new(Peers::default(), Duration::from_mins(2))
     }
 
-    async fn start(limits: Limits) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<()>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let answer = |request: Request<Incoming>| async move {
+    /// Answers what the path asks for, and reads no body.
+    #[derive(Clone)]
+    struct Paths;
+
+    impl Answers for Paths {
+        async fn answer(&self, request: Request<&mut Arriving>) -> Response {
             if request.uri().path() == "/large" {
                 return vec![b'x'; LARGE_BYTES].into_response();
             }
@@ -274,11 +306,16 @@ mod tests {
                 return std::future::pending().await;
             }
             "hello".into_response()
-        };
+        }
+    }
+
+    async fn start(limits: Limits) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let drained = async { stopped.await.unwrap_or_default() };
         let metrics = Metrics::register(&Registry::new()).unwrap();
-        (address, stop, tokio::spawn(serve(listener, answer, limits, metrics, drained)))
+        (address, stop, tokio::spawn(serve(listener, Paths, limits, metrics, drained)))
     }
 
     /// A client that asks for more than the sockets' buffers hold, and reads no more of it than that it comes.
@@ -402,7 +439,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_peer_has_only_so_many_connections_and_is_told_so_and_others_and_proxies_have_theirs() {
-        let limits = |trusted: &str| Limits::new(Peers::new(2, trusted.parse().unwrap()));
+        let limits = |trusted: &str| Limits { peers: Peers::new(2, trusted.parse().unwrap()), ..usual() };
         let (address, _stop, _) = start(limits("")).await;
         let (first, _second) = (idle(address).await, idle(address).await);
         let refused = all(TcpStream::connect(address).await.unwrap()).await;
@@ -446,5 +483,79 @@ mod tests {
         assert!(!tokio::time::timeout(PATIENCE, all(slow)).await.unwrap().contains("hello"));
         used.write_all(LAST_REQUEST).await.unwrap();
         assert!(all(used).await.ends_with("hello"));
+    }
+
+    #[tokio::test]
+    async fn a_slow_head_has_less_time_than_an_idle_connection() {
+        let (address, _stop, _) = start(Limits { head: SHORT, ..usual() }).await;
+        let (mut silent, mut slow) = (idle(address).await, idle(address).await);
+        slow.write_all(b"GET / HTTP/1.1\r\nHost:").await.unwrap();
+        assert!(tokio::time::timeout(PATIENCE, slow.read_u8()).await.unwrap().is_err());
+        assert!(!is_closed(&mut silent).await, "it sends nothing, and has its time");
+        // A head that comes in pieces, but in time.
+        for part in LAST_REQUEST.chunks(9) {
+            silent.write_all(part).await.unwrap();
+        }
+        assert!(all(silent).await.ends_with("hello"));
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_is_closed_after_its_time() {
+        let (address, _stop, _) = start(Limits { idle: SHORT, ..usual() }).await;
+        let mut idle = idle(address).await;
+        assert!(tokio::time::timeout(PATIENCE, idle.read_u8()).await.unwrap().is_err());
+    }
+
+    /// What is answered to a request with such headers, of whose body only the first part is sent at first, and then
+    /// `rest`.
+    async fn answer_with_a_rest(client: &mut TcpStream, headers: &str, rest: &[u8]) -> String {
+        let head = format!("POST / HTTP/1.1\r\nHost: test\r\n{headers}\r\n\r\n");
+        client.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"hello") {
+            answer.push(client.read_u8().await.unwrap());
+        }
+        client.write_all(rest).await.unwrap();
+        String::from_utf8(answer).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_connection_whose_request_had_a_small_body_that_nobody_read_serves_the_next_one() {
+        let (address, _stop, _) = start(usual()).await;
+        let mut client = TcpStream::connect(address).await.unwrap();
+        for bytes in [1, 50_000, 200_000] {
+            let length = format!("Content-Length: {bytes}");
+            let answer = answer_with_a_rest(&mut client, &length, &vec![b'x'; bytes]).await;
+            assert!(!answer.contains("connection: close"), "{answer}");
+        }
+        client.write_all(LAST_REQUEST).await.unwrap();
+        assert!(all(client).await.ends_with("hello"));
+    }
+
+    #[tokio::test]
+    async fn an_answer_says_that_its_connection_closes_where_the_rest_of_the_body_is_not_awaited() {
+        let (address, _stop, _) = start(usual()).await;
+        let large = vec![b'x'; 4 << 20];
+        let chunk = format!("{:x}\r\n{}\r\n", 5_000, "x".repeat(5_000));
+        for (headers, rest) in [
+            ("Content-Length: 4194304", large.as_slice()),
+            ("Transfer-Encoding: chunked", chunk.as_bytes()),
+            ("Content-Length: 10\r\nExpect: 100-continue", b""),
+        ] {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            let answer = answer_with_a_rest(&mut client, headers, rest).await;
+            assert!(answer.contains("connection: close"), "{answer}");
+            assert_eq!(tokio::time::timeout(PATIENCE, all(client)).await.unwrap(), "", "{headers}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_left_unread_and_never_ends_gives_its_connection_up() {
+        let (address, _stop, _) = start(Limits { connections: 1, ..usual() }).await;
+        let mut client = TcpStream::connect(address).await.unwrap();
+        answer_with_a_rest(&mut client, "Content-Length: 1000", b"x").await;
+        let mut rest = Vec::new();
+        let ended = tokio::time::timeout(PATIENCE, client.read_to_end(&mut rest)).await;
+        assert!(ended.is_ok() && rest.is_empty(), "{ended:?}");
     }
 }

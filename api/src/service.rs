@@ -4,15 +4,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
-use axum::body::{Bytes, HttpBody};
-use axum::http::header::{CONNECTION, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderValue, Method, Request};
+use axum::body::{Body, Bytes, HttpBody};
+use axum::http::header::{CACHE_CONTROL, CONNECTION, HOST, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, Version};
 use axum::response::{IntoResponse, Response};
 use tower::Service as _;
 
 use crate::auth::Turned;
 use crate::error::{ApiError, Refused};
 use crate::routes::{self, Route};
+use crate::serve::{Answers, Arriving};
 use crate::state::AppState;
 
 /// The HTTP API.
@@ -44,9 +45,9 @@ impl Service {
     ///
     /// Who sends it is asked first. Its time is limited and taken, refusals are counted, and while the api is stopping
     /// each answer closes its connection, so that the next request goes elsewhere.
-    pub async fn answer<Body>(&self, request: Request<Body>) -> Response
+    pub async fn answer<Sent>(&self, request: Request<Sent>) -> Response
     where
-        Body: HttpBody<Data = Bytes, Error: Into<axum::BoxError>> + Send + 'static,
+        Sent: HttpBody<Data = Bytes, Error: Into<axum::BoxError>> + Send,
     {
         let start = Instant::now();
         let route = Route::of(request.uri().path());
@@ -60,7 +61,8 @@ impl Service {
             (Route::Usage, &Method::GET) => routes::usage::answer(&self.state, request.uri()).into_response(),
             (Route::Check, &Method::GET) => routes::check::answer(&self.state, request.uri()).into_response(),
             // Boxed here, or each of those others would be as large.
-            _ => Box::pin(self.routed(route, request)).await,
+            // They have no bodies.
+            _ => Box::pin(self.routed(route, request.map(|_| Body::empty()))).await,
         };
         self.last(route, start, self.state.budget.charge(response, caller.tenant()))
     }
@@ -73,20 +75,19 @@ impl Service {
         }
         let headers = response.headers_mut();
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        // Only what says so itself may be kept by anyone: what the page is made of.
+        headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
         if self.state.draining.is_cancelled() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }
 
-    async fn routed<Body>(&self, route: Route, request: Request<Body>) -> Response
-    where
-        Body: HttpBody<Data = Bytes, Error: Into<axum::BoxError>> + Send + 'static,
-    {
+    async fn routed(&self, route: Route, request: Request<Body>) -> Response {
         let answer = self.router.clone().call(request);
         let Ok(response) = if route.is_limited() {
             let answered = tokio::time::timeout(self.state.limits.answer, answer).await;
-            // These requests have no bodies: what took so long was ours.
+            // No body is read: what took so long was ours.
             answered.unwrap_or_else(|_| Ok(ApiError::StoreUnavailable.into_response()))
         } else {
             answer.await
@@ -103,5 +104,25 @@ impl Service {
                 error
             }
         }
+    }
+}
+
+impl Answers for Arc<Service> {
+    async fn answer(&self, request: Request<&mut Arriving>) -> Response {
+        if is_without_host(request.version(), request.headers()) {
+            let refused = ApiError::InvalidHeader("host must come once: HTTP/1.1 needs it".to_owned());
+            return self.last(Route::of(request.uri().path()), Instant::now(), refused.into_response());
+        }
+        Service::answer(self, request).await
+    }
+}
+
+/// Whether a request says not once which host it is for (RFC 9112, section 3.2): then parts of a system may disagree
+/// on whose it is.
+fn is_without_host(version: Version, headers: &HeaderMap) -> bool {
+    let mut hosts = headers.get_all(HOST).iter();
+    match hosts.next() {
+        Some(_) => hosts.next().is_some(),
+        None => version == Version::HTTP_11,
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State;
 use axum::http::Uri;
-use axum::http::header::{CACHE_CONTROL, HeaderName, HeaderValue};
+use axum::http::header::{HeaderName, HeaderValue};
 use axum::response::Response;
 use axum::routing::get;
 use flagmeter_core::check::{Denial, Standing};
@@ -92,7 +92,6 @@ pub(crate) fn answer(state: &AppState, uri: &Uri) -> Result<Response, ApiError> 
     };
     let mut response = json(&answer)?;
     let headers = response.headers_mut();
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     for (name, value) in limit(&standing, &current.period, now) {
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(name, value);

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -105,7 +104,7 @@ async fn find(
     Path((tenant, id)): Path<(String, String)>,
 ) -> Result<impl IntoResponse, ApiError> {
     let found = look_for(&state, &tenant, &id).await?;
-    Ok(([(CACHE_CONTROL, "no-store")], Json(Answer { tenant, id, state: found.into() })))
+    Ok(Json(Answer { tenant, id, state: found.into() }))
 }
 
 /// Takes an event back: a row against it is counted, through the same queue, once however often this is

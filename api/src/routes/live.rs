@@ -7,9 +7,12 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use axum::Router;
 use axum::extract::State;
+use axum::http::HeaderName;
+use axum::http::header::CACHE_CONTROL;
+use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::routing::get;
-use futures::stream::{self, Stream};
+use futures::stream;
 use tokio::sync::Semaphore;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +33,12 @@ const PACE: Duration = Duration::from_millis(500);
 
 /// A page that has gone is noticed when it does not take what is sent to it, so something is sent at least this often.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// What asks a proxy to pass each message on when it comes, instead of collecting some KiB of them (nginx and others).
+const UNBUFFERED: (HeaderName, &str) = (HeaderName::from_static("x-accel-buffering"), "no");
+
+/// And not to compress them, which collects even more (RFC 9111, section 5.2.2.6).
+const UNCHANGED: (HeaderName, &str) = (CACHE_CONTROL, "no-store, no-transform");
 
 pub(crate) fn router() -> Router<Arc<AppState>> {
     let (places, newest) = (Arc::new(Semaphore::new(MAX_STREAMS)), Newest::default());
@@ -60,13 +69,15 @@ fn live(
     State(state): State<Arc<AppState>>,
     places: Arc<Semaphore>,
     newest: Newest,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
+) -> Result<impl IntoResponse, ApiError> {
     let permit = places.try_acquire_owned().map_err(|_| ApiError::NotReady)?;
     let mut pace = tokio::time::interval(PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let counted = state.metrics.live_stream();
     let viewer = Viewer { state, newest, pace, shown: None, _permit: permit, _counted: counted };
-    Ok(Sse::new(stream::unfold(viewer, Viewer::next)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+    let messages = Sse::new(stream::unfold(viewer, Viewer::next));
+    // `Sse` has its own `no-cache`, which these take the place of.
+    Ok(([UNBUFFERED, UNCHANGED], messages.keep_alive(KeepAlive::new().interval(KEEP_ALIVE))))
 }
 
 impl Viewer {

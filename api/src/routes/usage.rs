@@ -9,7 +9,6 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State;
 use axum::http::Uri;
-use axum::http::header::{CACHE_CONTROL, HeaderValue};
 use axum::response::Response;
 use axum::routing::get;
 use flagmeter_core::projection::Projection;
@@ -113,9 +112,7 @@ pub(crate) fn answer(state: &AppState, uri: &Uri) -> Result<Response, ApiError> 
             .map(|(name, tokens)| Feature { feature: name.as_str(), total_tokens: (*tokens).into() })
             .collect(),
     };
-    let mut response = json(&answer)?;
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
+    json(&answer)
 }
 
 /// What the caller is told of past usage that could not be read.

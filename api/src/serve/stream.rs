@@ -11,6 +11,7 @@ use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Sleep, sleep};
 
+use super::alarm::Alarm;
 use super::places::Place;
 
 /// What the kernel may hold of what a client sends and nobody has read yet, and of what it was sent and has not taken.
@@ -26,6 +27,9 @@ const WIDE_SEND_BYTES: usize = 64 << 10;
 /// How long a client has to take the last answer, and to close the connection, before that is done for it.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// What is taken and forgotten meanwhile: a client that goes on sending all of this has not looked for its answer.
+const LINGER_BYTES: usize = 8 << 20;
+
 /// How long the kernel may try to send what a client has not taken that closed its side itself.
 const LAST_TRY: Duration = Duration::from_secs(5);
 
@@ -40,18 +44,23 @@ pub(super) fn bound_buffers(listener: &TcpListener) -> io::Result<()> {
 pub(super) struct Stream {
     socket: TokioIo<TcpStream>,
     place: Place,
+    alarm: Alarm,
     wide: bool,
     /// Whether something was sent, which may not have been taken yet.
     sent: bool,
     /// Until when the other side may close the connection, once this side has.
     closing: Option<Pin<Box<Sleep>>>,
+    /// What was taken and forgotten since.
+    forgotten: usize,
     /// Whether the other side has.
     closed: bool,
 }
 
 impl Stream {
-    pub(super) fn new(socket: TcpStream, place: Place) -> Self {
-        Self { socket: TokioIo::new(socket), place, wide: false, sent: false, closing: None, closed: false }
+    /// The socket of a connection that has this place, and whose timer is `alarm`.
+    pub(super) fn new(socket: TcpStream, place: Place, alarm: Alarm) -> Self {
+        let socket = TokioIo::new(socket);
+        Self { socket, place, alarm, wide: false, sent: false, closing: None, forgotten: 0, closed: false }
     }
 
     fn widen(&mut self) {
@@ -72,7 +81,11 @@ impl Read for Stream {
         buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         self.widen();
-        Pin::new(&mut self.socket).poll_read(context, buffer)
+        let read = Pin::new(&mut self.socket).poll_read(context, buffer);
+        if read.is_ready() {
+            self.alarm.something_came();
+        }
+        read
     }
 }
 
@@ -97,6 +110,7 @@ impl Write for Stream {
     /// at once would take from it the answer that it has not read yet (RFC 9112, section 9.6).
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        this.widen();
         if this.closing.is_none() {
             ready!(Pin::new(&mut this.socket).poll_shutdown(context))?;
         }
@@ -106,7 +120,12 @@ impl Write for Stream {
             let mut buffer = ReadBuf::new(&mut bytes);
             match Pin::new(&mut this.socket).poll_read(context, buffer.unfilled()) {
                 Poll::Pending => break,
-                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    this.forgotten += buffer.filled().len();
+                    if this.forgotten > LINGER_BYTES {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
                 Poll::Ready(_) => {
                     this.closed = true;
                     return Poll::Ready(Ok(()));

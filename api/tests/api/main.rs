@@ -95,6 +95,30 @@ async fn what_is_no_event_is_refused_with_a_code_and_what_to_do_and_is_not_queue
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn no_answer_may_be_kept_but_for_what_the_page_is_made_of(pool: PgPool) {
+    let server = Server::start(pool, &["acme"]).await;
+    let mut answers = vec![server.post(EVENT).await, server.post("[]").await, server.post("{").await];
+    for path in [
+        "/usage/acme",
+        "/usage/acme/series",
+        "/usage/acme/periods",
+        "/usage/none",
+        "/check/acme",
+        "/check/acme?tokens=0",
+        "/events/acme/none",
+        "/events",
+        "/",
+        "/none",
+    ] {
+        answers.push(server.get(path).await);
+    }
+    for answer in answers {
+        assert_eq!(answer.headers["cache-control"], "no-store", "{}", answer.body);
+    }
+    assert_eq!(server.get("/static/live.js").await.headers["cache-control"], "max-age=300");
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
 async fn a_body_of_exactly_1_mib_is_taken(pool: PgPool) {
     let server = Server::start(pool, &["acme"]).await;
     let frame = r#"{"tenant":"acme","feature":"f","tokens":1,"note":""}"#.len();

@@ -200,6 +200,11 @@ fn api_cases() -> Vec<Case> {
         Case::new("api.drainSeconds", json!(40))
             .container("api", "env/FLAGMETER_DRAIN_SECONDS/value", &json!("40"))
             .pod("api", "spec/terminationGracePeriodSeconds", &json!(60)),
+        Case::new("api.keepAliveSeconds", json!(620)).container(
+            "api",
+            "env/FLAGMETER_KEEP_ALIVE_SECONDS/value",
+            &json!("620"),
+        ),
         // Larger than what a template's number holds exactly as text.
         Case::new("api.queueMaxEvents", json!(20_000_000)).container(
             "api",

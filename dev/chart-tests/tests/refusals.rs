@@ -53,6 +53,7 @@ fn a_wrong_value_is_refused_with_its_place_and_what_is_allowed() {
         ),
         (json!({ "worker": { "replicas": -1 } }), "at '/worker/replicas': minimum: got -1, want 0"),
         (json!({ "api": { "drainSeconds": 301 } }), "at '/api/drainSeconds': maximum: got 301, want 300"),
+        (json!({ "api": { "keepAliveSeconds": 4 } }), "at '/api/keepAliveSeconds': minimum: got 4, want 5"),
         (json!({ "api": { "service": { "port": 65536 } } }), "at '/api/service/port': maximum"),
         (json!({ "api": { "service": { "type": "None" } } }), "'ClusterIP', 'NodePort', 'LoadBalancer'"),
         (json!({ "log": { "format": "xml" } }), "at '/log/format': value must be one of 'json', 'text'"),

@@ -27,6 +27,8 @@ pub enum Code {
     InvalidJson,
     /// 400: a header is not what it must be.
     InvalidHeader,
+    /// 400: the body ended too early, or its chunks are broken.
+    InvalidBody,
     /// 401: the request shows no key.
     MissingKey,
     /// 401: what the request shows is no key that is good now.
@@ -77,9 +79,10 @@ pub enum Code {
 
 impl Code {
     /// Every code, for documentation and for counters that start at zero.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::InvalidJson,
         Self::InvalidHeader,
+        Self::InvalidBody,
         Self::MissingKey,
         Self::InvalidKey,
         Self::WrongTenant,
@@ -110,6 +113,7 @@ impl Code {
         match self {
             Self::InvalidJson => (400, "invalid_json", "The body is not JSON"),
             Self::InvalidHeader => (400, "invalid_header", "A header is not valid"),
+            Self::InvalidBody => (400, "invalid_body", "The body is broken"),
             Self::MissingKey => (401, "missing_key", "A key is needed"),
             Self::InvalidKey => (401, "invalid_key", "The key is not valid"),
             Self::WrongTenant => (403, "wrong_tenant", "The key is another tenant's"),

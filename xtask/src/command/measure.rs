@@ -146,7 +146,7 @@ fn tenants(state: &mut State, quick: bool, progress: &Progress) -> Result<ExitCo
     let account = Account::choose()?;
     state.create(&account, &cache, progress)?;
     supervision::take_over(state)?;
-    let search = Search::new(&cache, &Tool::ALL)?;
+    let search = Search::new(&cache, &Tool::SYSTEM)?;
     let servers: Vec<Name> = [Name::Postgres].into_iter().chain(CONTROL_PLANE).collect();
     progress.expect(search.steps() + 1 + servers.len());
     let tools = search.fetch(progress)?;

@@ -11,7 +11,8 @@ use crate::tools::{Search, Tool};
 pub(crate) fn run() -> Result<ExitCode> {
     let progress = Progress::new();
     let cache = Cache::open()?;
-    let search = Search::new(&cache, &Tool::ALL)?;
+    let wanted = [&Tool::SYSTEM[..], &Tool::CLIENTS].concat();
+    let search = Search::new(&cache, &wanted)?;
     progress.expect(search.steps());
     let tools = search.fetch(&progress)?;
     for (tool, path, origin) in tools.rows() {

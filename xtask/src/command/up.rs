@@ -84,7 +84,7 @@ fn bring_up(state: &mut State, options: &Options, progress: &Progress) -> Result
     let account = Account::choose()?;
     state.create(&account, &cache, progress)?;
     supervision::take_over(state)?;
-    let search = Search::new(&cache, &Tool::ALL)?;
+    let search = Search::new(&cache, &Tool::SYSTEM)?;
     progress.expect(search.steps() + 1 + STORES.len() + CONTROL_PLANE.len() + RELEASE_STEPS);
     let (tools, executables) = fetch_and_build(search, progress)?;
     let wish = Wish { ports: Ports::USUAL, api_port: options.api_port, durable: true };

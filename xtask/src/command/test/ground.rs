@@ -31,6 +31,8 @@ pub(crate) struct Ground<'a> {
     cache: Cache,
     state: State,
     system: Option<System>,
+    /// The programs that tests send requests with.
+    clients: Tools,
     /// Those that have been started.
     names: Vec<Name>,
     _lock: File,
@@ -44,7 +46,8 @@ impl<'a> Ground<'a> {
         supervision::stop_all(&state, progress);
         state.clear()?;
         let state = State::at(Path::new(FOLDER));
-        Ok(Self { progress, cache: Cache::open()?, state, system: None, names: Vec::new(), _lock: lock })
+        let (cache, clients) = (Cache::open()?, Tools::default());
+        Ok(Self { progress, cache, state, system: None, clients, names: Vec::new(), _lock: lock })
     }
 
     pub(crate) fn cache(&self) -> &Cache {
@@ -64,10 +67,17 @@ impl<'a> Ground<'a> {
         self.start(&STORES)
     }
 
+    /// And a proxy and clients for the API.
+    pub(crate) fn clients(&mut self) -> Result<()> {
+        self.stores()?;
+        self.clients = self.fetch(&Tool::CLIENTS)?;
+        Ok(())
+    }
+
     /// And a Kubernetes API that knows Tenants.
     pub(crate) fn control_plane(&mut self) -> Result<&System> {
         self.stores()?;
-        let tools = self.fetch(&Tool::ALL)?;
+        let tools = self.fetch(&Tool::SYSTEM)?;
         if let Some(system) = &mut self.system {
             system.settings.tools = tools;
             system.settings.save(&self.state)?;
@@ -109,7 +119,8 @@ impl<'a> Ground<'a> {
         let Some(system) = &self.system else { return Ok(()) };
         command
             .env("DATABASE_URL", Postgres::superuser_url(&system.settings))
-            .env("VALKEY_URL", Valkey::url(&system.settings));
+            .env("VALKEY_URL", Valkey::url(&system.settings))
+            .envs(self.clients.rows().map(|(tool, path, _)| (tool.variable(), path)));
         if self.names.contains(&Name::KubeApiserver) {
             let home = self.state.folder().join("helm");
             command

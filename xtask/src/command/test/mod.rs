@@ -151,7 +151,7 @@ fn run_layer(
     };
     match layer {
         Layer::Lint | Layer::Speed | Layer::Rules => {}
-        Layer::Store => drop(ground.stores()?),
+        Layer::Store => ground.clients()?,
         Layer::Operator | Layer::Chart => drop(ground.control_plane()?),
         Layer::System => drop(ground.release(&suites.executables)?),
     }
