@@ -21,6 +21,7 @@ use flagmeter_runtime::env::Secret;
 use flagmeter_store::api_key::KeyHash;
 
 use self::credentials::Credentials;
+pub use self::credentials::Malformed;
 pub use self::keys::{Key, Keys};
 use crate::error::ApiError;
 use crate::routes::{Access, Route};
@@ -33,7 +34,7 @@ const ADMIN: &str = "admin";
 pub enum Mode {
     /// Each request needs a key or the admin token.
     Required,
-    /// Whoever reaches the port may do all.
+    /// Anyone who can reach the port may do all.
     Disabled,
 }
 
@@ -219,17 +220,28 @@ impl Auth {
         let invalid = |reason| Turned::Away(reason, ApiError::InvalidKey(challenge.again()));
         let value = headers.get(AUTHORIZATION);
         let value = value.ok_or(Turned::Away(Reason::Missing, ApiError::MissingKey(challenge)))?;
-        // A second header would be another answer to the same question.
-        let sole = headers.get_all(AUTHORIZATION).iter().nth(1).is_none();
-        let shown = value.to_str().ok().filter(|_| sole).and_then(Credentials::read);
-        match shown.ok_or_else(|| invalid(Reason::Malformed))? {
+        let malformed = |fault: Malformed| {
+            // What stands there may well be base64 of a user and a password, but they are for browsers.
+            let fault = if fault == Malformed::NotBasic && challenge != Challenge::Basic {
+                Malformed::BasicHere
+            } else {
+                fault
+            };
+            Turned::Away(Reason::Malformed, ApiError::MalformedKey(challenge.again(), fault))
+        };
+        if headers.get_all(AUTHORIZATION).iter().nth(1).is_some() {
+            return Err(malformed(Malformed::Several));
+        }
+        // A key is visible ASCII, so what is not is none.
+        let shown = value.to_str().map_err(|_| Malformed::NotOneKey).and_then(Credentials::read);
+        match shown.map_err(malformed)? {
             // Browsers send these by themselves, even where another site asked them to, so they open what can be
             // read in a browser and nothing else.
             Credentials::Basic { user, password } if challenge == Challenge::Basic => {
                 let token = KeyHash::of(&password) == admin.0;
                 if user == ADMIN && token { Ok(Caller::Admin) } else { Err(invalid(Reason::Unknown)) }
             }
-            Credentials::Basic { .. } => Err(invalid(Reason::Malformed)),
+            Credentials::Basic { .. } => Err(malformed(Malformed::BasicHere)),
             Credentials::Bearer(text) => {
                 let hash = KeyHash::of(text);
                 if hash == admin.0 {

@@ -222,7 +222,7 @@ impl Flusher {
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, events = count, "a flush failed");
                 if error.is_broken_connection() {
-                    self.gate.close();
+                    self.gate.close(&error);
                 }
                 let reason =
                     if error.is_out_of_memory() { NotQueued::QueueFull } else { NotQueued::Unconfirmed };

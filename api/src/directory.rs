@@ -1,7 +1,7 @@
 //! The tenants as this api knows them, within a second of PostgreSQL.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -75,24 +75,36 @@ impl Directory {
         all
     }
 
-    /// Keeps itself true for as long as it is polled. Calls `known` after each reading.
-    pub async fn follow(&self, source: &Source<'_>, known: impl Fn()) {
+    /// Keeps itself true for as long as it is polled. Calls `tried` after each reading with its outcome: those that were
+    /// known before one that failed stay known.
+    pub async fn follow(&self, source: &Source<'_>, tried: impl Fn(Result<(), &StoreError>)) {
         // A key that has ended must not go on because Valkey does not answer: what is read is kept beside the reading.
         let (read, to_keep) = watch::channel(None);
+        // Why PostgreSQL has not been read.
+        let unread = Mutex::new("PostgreSQL has not answered yet");
         tokio::join!(
-            self.read_on(source, &read, &known),
+            self.read_on(source, &read, &unread, &tried),
             keep_on(source, to_keep),
-            self.remember(source, &known)
+            self.remember(source, &unread, &tried)
         );
     }
 
-    async fn read_on(&self, source: &Source<'_>, read: &watch::Sender<Option<Kept>>, known: &impl Fn()) {
+    async fn read_on(
+        &self,
+        source: &Source<'_>,
+        read: &watch::Sender<Option<Kept>>,
+        unread: &Mutex<&'static str>,
+        tried: &impl Fn(Result<(), &StoreError>),
+    ) {
         loop {
-            let Err(error) = self.follow_once(source, read, known).await;
+            let Err(error) = self.follow_once(source, read, tried).await;
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
-                "going on with the tenants known so far"
+                "{}; going on with the tenants known so far",
+                error.in_short()
             );
+            *unread.lock().unwrap_or_else(PoisonError::into_inner) = error.in_short();
+            tried(Err(&error));
             source.metrics.snapshot_failed();
             tokio::time::sleep(AFTER_FAILURE).await;
         }
@@ -102,7 +114,7 @@ impl Directory {
         &self,
         source: &Source<'_>,
         read: &watch::Sender<Option<Kept>>,
-        known: &impl Fn(),
+        tried: &impl Fn(Result<(), &StoreError>),
     ) -> Result<Infallible, StoreError> {
         let mut changes = Changes::listen(source.pool).await?;
         loop {
@@ -111,7 +123,7 @@ impl Directory {
             let keys = api_keys::load(source.pool).await?;
             read.send_replace(Some(Kept::of(&tenants, &keys, as_of)));
             self.know(source, tenants, keys, as_of);
-            known();
+            tried(Ok(()));
             if let Ok(heard) = tokio::time::timeout(READ_ANYWAY, changes.next()).await {
                 heard?;
             }
@@ -132,17 +144,23 @@ impl Directory {
 
     /// Until PostgreSQL has answered for the first time: takes what an api kept, however old. The log and the
     /// metrics say how old that is.
-    async fn remember(&self, source: &Source<'_>, known: &impl Fn()) {
+    async fn remember(
+        &self,
+        source: &Source<'_>,
+        unread: &Mutex<&'static str>,
+        tried: &impl Fn(Result<(), &StoreError>),
+    ) {
         while self.0.load().is_none() {
             tokio::time::sleep(REMEMBER_AFTER).await;
             let kept = source.queue.kept_tenants().await.ok().flatten();
             let kept = kept.and_then(|text| serde_json::from_slice::<Kept>(&text).ok());
             if let (Some(kept), true) = (kept, self.0.load().is_none()) {
                 let as_of = kept.as_of;
-                tracing::warn!(%as_of, "PostgreSQL is away; going on with the tenants as an api knew them then");
+                let why = *unread.lock().unwrap_or_else(PoisonError::into_inner);
+                tracing::warn!(%as_of, "{why}; going on with the tenants as an api knew them then");
                 let (tenants, keys) = kept.into_parts();
                 self.know(source, tenants, keys, as_of);
-                known();
+                tried(Ok(()));
             }
         }
     }

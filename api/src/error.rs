@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use flagmeter_core::event::Refusal;
 use flagmeter_core::problem::{Code, Errors, EventProblem, Problem};
 
-use crate::auth::Challenge;
+use crate::auth::{Challenge, Malformed};
 use crate::batcher::NotQueued;
 use crate::directory::NotKnownYet;
 
@@ -21,6 +21,10 @@ pub enum ApiError {
     /// 422: some events are not valid, or of no tenant; 403: their tenant is suspended. Nothing was queued.
     #[error("{}", invalid_text(.0))]
     Invalid(Errors),
+    /// The same where no event of the list is valid: to have the others taken, as
+    /// [lenient handling](https://www.rfc-editor.org/rfc/rfc7240#section-4.4) would, is no way out.
+    #[error("{}", all_invalid_text(.0))]
+    AllInvalid(Errors),
     /// 422: a query asks for something that is not there to be asked for.
     #[error("{}", invalid_text(.0))]
     InvalidParameters(Errors),
@@ -38,6 +42,9 @@ pub enum ApiError {
          and the admin token opens the dashboard"
     )]
     InvalidKey(Challenge),
+    /// 401: a header that shows neither a key nor a token by its form.
+    #[error("{1}; the Secret NAME-flagmeter-key has the key of the tenant NAME")]
+    MalformedKey(Challenge, Malformed),
     /// 403: a tenant's key, and another tenant's data.
     #[error("this key is another tenant's; use that of the tenant in the path, or the admin token")]
     WrongTenant,
@@ -121,11 +128,11 @@ impl ApiError {
             Self::Unreadable(Refusal::NotJson(_)) => Code::InvalidJson,
             Self::Unreadable(Refusal::TooMany(_)) => Code::TooManyEvents,
             Self::Unreadable(Refusal::Empty) => Code::InvalidEvent,
-            Self::Invalid(errors) => common_code(errors),
+            Self::Invalid(errors) | Self::AllInvalid(errors) => common_code(errors),
             Self::InvalidParameters(_) => Code::InvalidParameter,
             Self::InvalidHeader(_) => Code::InvalidHeader,
             Self::MissingKey(_) => Code::MissingKey,
-            Self::InvalidKey(_) => Code::InvalidKey,
+            Self::InvalidKey(_) | Self::MalformedKey(..) => Code::InvalidKey,
             Self::WrongTenant => Code::WrongTenant,
             Self::AdminOnly => Code::AdminOnly,
             Self::TenantNotFound => Code::TenantNotFound,
@@ -173,6 +180,18 @@ fn invalid_text(errors: &Errors) -> String {
     )
 }
 
+/// What is wrong with a single event, or with all of a list.
+fn all_invalid_text(errors: &Errors) -> String {
+    match errors.events() {
+        0 => invalid_text(errors),
+        1 => "the event is invalid, and nothing was stored; fix what `errors` names".to_owned(),
+        events => format!(
+            "{events} of the events are invalid, and there are no others, so nothing was stored; fix those that `errors` \
+             names"
+        ),
+    }
+}
+
 impl From<NotQueued> for ApiError {
     fn from(reason: NotQueued) -> Self {
         if reason == NotQueued::QueueFull { Self::QueueFull } else { Self::QueueUnavailable(reason) }
@@ -195,11 +214,13 @@ impl IntoResponse for ApiError {
         let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut problem = Problem::new(code, self.to_string());
         let challenge = match &self {
-            Self::MissingKey(challenge) | Self::InvalidKey(challenge) => Some(*challenge),
+            Self::MissingKey(challenge) | Self::InvalidKey(challenge) | Self::MalformedKey(challenge, _) => {
+                Some(*challenge)
+            }
             _ => None,
         };
         let encoded = matches!(self, Self::UnsupportedEncoding);
-        if let Self::Invalid(errors) | Self::InvalidParameters(errors) = self {
+        if let Self::Invalid(errors) | Self::AllInvalid(errors) | Self::InvalidParameters(errors) = self {
             problem.errors = errors;
         }
         let mut response =

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
+use flagmeter_store::StoreError;
 use flagmeter_store::queue::{EventQueue, Load};
 use tokio::time::Instant;
 
@@ -55,10 +56,14 @@ impl Gate {
         }
     }
 
-    /// Valkey does not answer. Until it does, senders need not wait to be told so.
-    pub(crate) fn close(&self) {
+    /// Valkey does not answer, or refuses. Until it does, senders need not wait to be told so.
+    pub(crate) fn close(&self, error: &StoreError) {
         if self.state.swap(AWAY, Ordering::Relaxed) != AWAY {
-            tracing::warn!("Valkey is away: no events are taken in until it answers");
+            tracing::warn!(
+                error = error as &dyn std::error::Error,
+                "{}: no events are taken in until it answers",
+                error.in_short()
+            );
         }
     }
 
@@ -67,26 +72,29 @@ impl Gate {
         let mut silent_since = None;
         loop {
             let load = self.look(queue).await;
-            metrics.store_up(Store::Valkey, load.is_some());
-            looked(load.is_some());
-            match load {
-                Some(load) => {
+            metrics.store_up(Store::Valkey, load.is_ok());
+            looked(load.is_ok());
+            match &load {
+                Ok(load) => {
                     silent_since = None;
-                    self.see(&load, metrics);
+                    self.see(load, metrics);
                 }
-                None if silent_since.get_or_insert_with(Instant::now).elapsed() >= PATIENCE => self.close(),
-                None => {}
+                Err(error) if silent_since.get_or_insert_with(Instant::now).elapsed() >= PATIENCE => {
+                    self.close(error);
+                }
+                Err(_) => {}
             }
-            tokio::time::sleep(if load.is_some() { LOOK } else { LOOK_AGAIN }).await;
+            tokio::time::sleep(if load.is_ok() { LOOK } else { LOOK_AGAIN }).await;
         }
     }
 
-    async fn look(&self, queue: &EventQueue) -> Option<Load> {
+    async fn look(&self, queue: &EventQueue) -> Result<Load, StoreError> {
         if self.check() == Err(NotQueued::Away) {
             // An attempt to connect that began while it was away may hang long after it is back.
-            return tokio::time::timeout(LOOK_AGAIN, queue.load()).await.ok()?.ok();
+            let load = tokio::time::timeout(LOOK_AGAIN, queue.load()).await;
+            return load.unwrap_or(Err(StoreError::QueueSilent));
         }
-        queue.load().await.ok()
+        queue.load().await
     }
 
     fn see(&self, load: &Load, metrics: &Metrics) {

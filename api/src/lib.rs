@@ -35,11 +35,10 @@ pub mod usage;
 
 use std::sync::Arc;
 
-use flagmeter_runtime::admin;
 use flagmeter_runtime::clock::Clock;
+use flagmeter_runtime::{admin, listen};
 use flagmeter_store::queue::EventQueue;
 use flagmeter_store::{StoreError, postgres};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Auth, Keys};
@@ -56,7 +55,7 @@ const CONNECTIONS: u32 = 7;
 /// Why the api could not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A URL is none.
+    /// A URL is invalid.
     #[error("failed to set up the stores")]
     Store(#[from] StoreError),
     /// Two metrics have one name.
@@ -87,7 +86,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let auth = Auth::new(config.auth, keys.clone(), clock);
     if auth.is_disabled() {
         tracing::warn!(
-            "FLAGMETER_AUTH=disabled: whoever reaches the port may send events and read usage of every tenant"
+            "FLAGMETER_AUTH=disabled: anyone who can reach the port may send events and read usage of every tenant"
         );
     }
     metrics.auth_disabled(auth.is_disabled());
@@ -95,7 +94,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let (state, flushed) = AppState::new(Ground { auth, queue, pool, clock, limits, metrics, draining });
     let state = Arc::new(state);
 
-    let listener = TcpListener::bind(config.listen).await.map_err(Error::Serve)?;
+    let listener = listen::on("FLAGMETER_LISTEN", config.listen).await.map_err(Error::Serve)?;
     tracing::info!(address = %config.listen, "API open");
     watch.serving();
 

@@ -2,7 +2,7 @@
 //!
 //! An api that has read its tenants and was not told to stop can answer. Valkey or PostgreSQL may go away: usage is
 //! answered from memory, and events with 503 and when to come again, which is more than a refused connection says. So
-//! that is told in the body, and in `flagmeter_api_store_up`, and takes no api from its Service.
+//! that is said in the body, and in `flagmeter_api_store_up`, and takes no api from its Service.
 //!
 //! A start is different. An api with a wrong URL or password must not take the place of one that works, so each waits
 //! until it has reached Valkey once. If Valkey is away, that would keep usage from being read as well; then it waits
@@ -36,13 +36,16 @@ pub(crate) struct Watch {
     start: Instant,
     /// Whether Valkey was reached, or waited for long enough.
     started: AtomicBool,
+    /// Whether the tenants were read once: they stay known.
+    tenants: AtomicBool,
 }
 
 impl Watch {
     /// Nothing was heard yet.
     pub(crate) fn new() -> Self {
         let readiness = Readiness::of(&[QUEUE, TENANTS, USAGE, SERVING]);
-        Self { readiness, start: Instant::now(), started: AtomicBool::new(false) }
+        let (started, tenants) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { readiness, start: Instant::now(), started, tenants }
     }
 
     /// What the admin port shows.
@@ -59,7 +62,7 @@ impl Watch {
         match news {
             News::Durability(outcome) => self.durability(outcome),
             News::Queue { answered } => self.queue(*answered),
-            News::Tenants => self.readiness.met(TENANTS),
+            News::Tenants(outcome) => self.tenants(outcome.err()),
             News::Usage(outcome) => self.usage(outcome),
         }
     }
@@ -77,24 +80,34 @@ impl Watch {
                 self.readiness.met(QUEUE);
             }
             Err(error) => {
-                tracing::warn!(error = error as &dyn std::error::Error, "the queue does not answer");
-                self.not_reached(error.is_queue_away());
+                tracing::warn!(error = error as &dyn std::error::Error, "{}", error.in_short());
+                self.not_reached(error);
             }
         }
     }
 
     /// Valkey did not say how durable it is.
-    fn not_reached(&self, away: bool) {
+    fn not_reached(&self, error: &StoreError) {
         if self.started.load(Ordering::Relaxed) {
             return;
         }
-        if away && self.start.elapsed() >= GRACE {
+        if error.is_queue_away() && self.start.elapsed() >= GRACE {
             self.started.store(true, Ordering::Relaxed);
             self.queue(false);
-        } else if away {
-            self.readiness.unmet(QUEUE, "Valkey does not answer");
         } else {
-            self.readiness.unmet(QUEUE, "Valkey cannot be reached, or refuses: see VALKEY_URL, and the log");
+            self.readiness.unmet(QUEUE, error.in_short());
+        }
+    }
+
+    fn tenants(&self, error: Option<&StoreError>) {
+        match error {
+            None => {
+                self.tenants.store(true, Ordering::Relaxed);
+                self.readiness.met(TENANTS);
+            }
+            // Those that are known stay known; that they may be old is said of the usage.
+            Some(_) if self.tenants.load(Ordering::Relaxed) => {}
+            Some(error) => self.readiness.unmet(TENANTS, error.in_short()),
         }
     }
 
@@ -117,8 +130,9 @@ impl Watch {
                 self.readiness
                     .impaired(USAGE, "it cannot be read, as the log says: it stays as it was read last");
             }
-            Err(_) => {
-                self.readiness.impaired(USAGE, "PostgreSQL does not answer: usage stays as it was read last");
+            Err(error) => {
+                let why = format!("{}: usage stays as it was read last", error.in_short());
+                self.readiness.impaired(USAGE, &why);
             }
         }
     }
@@ -126,29 +140,36 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
+    use flagmeter_store::queue::EventQueue;
+
     use super::*;
 
     /// One that has all but Valkey.
     fn watch() -> Watch {
         let watch = Watch::new();
         watch.serving();
-        watch.hear(&News::Tenants);
+        watch.hear(&News::Tenants(Ok(())));
         watch.hear(&News::Usage(&Ok(())));
         watch
+    }
+
+    /// Not an outage: waiting does not help.
+    fn refusal() -> StoreError {
+        EventQueue::new("no URL").err().unwrap()
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_api_that_starts_while_valkey_is_away_waits_for_it_but_not_for_long() {
         let watch = watch();
         let is_ready = || watch.readiness.is_ready();
-        watch.not_reached(true);
+        watch.not_reached(&StoreError::QueueSilent);
         watch.queue(false);
         assert!(!is_ready());
         tokio::time::advance(GRACE).await;
-        watch.not_reached(true);
+        watch.not_reached(&StoreError::QueueSilent);
         assert!(is_ready());
         // From here on it is as for one that had reached it.
-        watch.not_reached(false);
+        watch.not_reached(&refusal());
         assert!(is_ready());
     }
 
@@ -156,7 +177,7 @@ mod tests {
     async fn an_api_that_valkey_refuses_never_takes_the_place_of_one_that_it_does_not() {
         let watch = watch();
         tokio::time::advance(GRACE * 10).await;
-        watch.not_reached(false);
+        watch.not_reached(&refusal());
         watch.queue(false);
         assert!(!watch.readiness.is_ready());
     }

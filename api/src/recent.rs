@@ -39,7 +39,8 @@ pub async fn follow(source: &Source<'_>, directory: &Directory) {
             Err(error) => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
-                    "no quota's end can be projected once what is known is an hour old"
+                    "{}; forecasts of when a quota runs out stop once the usage they are made of is an hour old",
+                    error.in_short()
                 );
                 false
             }

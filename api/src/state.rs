@@ -125,7 +125,7 @@ impl AppState {
             self.batcher.watch_durability(&self.queue, |outcome| heard(News::Durability(outcome))),
             self.gate.watch(&self.queue, &self.metrics, |answered| heard(News::Queue { answered })),
             self.ids.follow(&self.queue),
-            self.directory.follow(&source, || heard(News::Tenants)),
+            self.directory.follow(&source, |outcome| heard(News::Tenants(outcome))),
             self.usage.follow(&source, |outcome| heard(News::Usage(outcome))),
             recent::follow(&source, &self.directory),
         );
@@ -141,8 +141,8 @@ pub enum News<'a> {
         /// Whether it said so.
         answered: bool,
     },
-    /// The tenants were read.
-    Tenants,
+    /// The tenants were read, or could not be.
+    Tenants(Result<(), &'a StoreError>),
     /// The usage was asked for, perhaps in vain: events are taken in without it.
     Usage(&'a Result<(), StoreError>),
 }

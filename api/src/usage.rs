@@ -149,7 +149,8 @@ impl Usage {
             if let Err(error) = read {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
-                    "going on with the usage known so far"
+                    "{}; going on with the usage known so far",
+                    error.in_short()
                 );
                 source.metrics.snapshot_failed();
                 tokio::time::sleep(AFTER_FAILURE).await;

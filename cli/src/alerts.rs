@@ -9,7 +9,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use flagmeter_store::PgPool;
 use flagmeter_store::postgres::deliveries::Channel;
 
-/// List a tenant's alerts, send one again, or test the tenant's channels.
+/// List a tenant's alerts, send one again, or test its channels
+///
+/// A worker sends: `resend` and `test` ask for it, and wait for what comes of it.
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -23,7 +25,7 @@ enum Command {
     Test(send::TestArguments),
 }
 
-/// A way to a receiver.
+/// A way to a receiver
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum ChannelName {
     /// spec.alerts.slack
@@ -39,10 +41,6 @@ impl From<ChannelName> for Channel {
             ChannelName::Webhook => Self::Webhook,
         }
     }
-}
-
-fn no_tenant(tenant: &str) -> String {
-    format!("there is no tenant {tenant:?}; `flagmeter audit` lists those there are")
 }
 
 pub(crate) async fn run(arguments: Arguments, pool: &PgPool) -> anyhow::Result<ExitCode> {

@@ -5,26 +5,26 @@ use std::process::ExitCode;
 use flagmeter_store::PgPool;
 use flagmeter_store::postgres::audit::{Book, books};
 
-use crate::database::failed;
+use crate::database::{READS, failed};
+use crate::output::{self, Form};
 
-/// Compare what each tenant used in events, rollups, periods and features: all must be equal.
-/// Exit code 0 if they are, 1 if they are not.
+/// Check that the books of every tenant balance
+///
+/// Compares what each tenant used in events, rollups, periods and features: all must be equal. It reads whole tables, so
+/// it takes as long as they are large.
 #[derive(clap::Args)]
+#[command(after_long_help = "Exit code 0: all books balance. 1: some do not, or they could not be read.")]
 pub(crate) struct Arguments {
-    /// Print one JSON array instead of a table
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    form: Form,
 }
 
 pub(crate) async fn run(arguments: Arguments, pool: &PgPool) -> anyhow::Result<ExitCode> {
-    let books = books(pool).await.map_err(failed(
-        "the books could not be read",
-        "is DATABASE_URL right, and the database migrated?",
-    ))?;
-    if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&books)?);
+    let books = books(pool).await.map_err(failed(pool, "the books could not be read", READS))?;
+    if arguments.form.json {
+        output::print_json(&books)?;
     } else {
-        print!("{}", table(&books));
+        output::print(&table(&books))?;
     }
     let balanced = books.iter().all(Book::balances);
     Ok(if balanced { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -56,7 +56,13 @@ fn table(books: &[Book]) -> String {
             balanced,
         ])
     };
-    std::iter::once(line(HEADER)).chain(books.iter().map(row)).collect()
+    let torn = books.iter().filter(|book| !book.balances()).count();
+    let sum = match (books.len(), torn) {
+        (1, 0) => "1 tenant: its books balance\n".to_owned(),
+        (tenants, 0) => format!("{tenants} tenants: all books balance\n"),
+        (tenants, torn) => format!("{tenants} tenants: the books of {torn} do NOT balance\n"),
+    };
+    std::iter::once(line(HEADER)).chain(books.iter().map(row)).chain([sum]).collect()
 }
 
 fn line([tenant, events, event, rollup, period, feature, letters, balanced]: [&str; 8]) -> String {

@@ -2,17 +2,25 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use flagmeter_crds::manifest;
 
-use crate::output;
+use crate::output::{self, Form};
 
-/// Print the definition (CRD) of the Tenant resource, as the chart of this version installs it, for
-/// `kubectl apply --server-side -f -`. Needs no database.
+/// Print the definition (CRD) of the Tenant resource
+///
+/// It is the one that the chart of this version installs. Needs no database.
 #[derive(clap::Args)]
-pub(crate) struct Arguments {}
+#[command(after_long_help = "Example:\n  flagmeter crd | kubectl apply --server-side -f -")]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    form: Form,
+}
 
-pub(crate) fn run() -> anyhow::Result<ExitCode> {
-    output::print(&manifest::yaml()?).context("the definition could not be printed")?;
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    if arguments.form.json {
+        output::print_json(&manifest::definition()?)?;
+    } else {
+        output::print(&manifest::yaml()?)?;
+    }
     Ok(ExitCode::SUCCESS)
 }

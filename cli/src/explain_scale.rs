@@ -11,61 +11,68 @@ use flagmeter_runtime::env::{Env, Secret};
 use flagmeter_store::queue::EventQueue;
 use serde_json::json;
 
-/// A recording is some 2 MB; one that is larger than this is none.
+use crate::output::{self, Form};
+
+/// A recording is about 2 MB; a file that is larger than this is not one.
 const MOST_BYTES: u64 = 64 << 20;
 
-/// Say why there are so many workers: the last samples, what arrives, what a worker does, what waits, what
-/// decides, and why not one more or one fewer. The operator keeps four hours of this in the queue, which is the
-/// one that the environment's `VALKEY_URL` names.
+/// Explain the current number of workers
+///
+/// The last samples, what arrives, what a worker does, what waits, what decides, and why not one more or one fewer. The
+/// operator keeps four hours of this in the queue that the environment's `VALKEY_URL` names.
 #[derive(clap::Args)]
+#[command(after_long_help = "Examples:\n  \
+    flagmeter explain-scale\n  \
+    flagmeter explain-scale --record > monday.jsonl\n  \
+    flagmeter explain-scale --replay monday.jsonl --max 4 --window-seconds 600")]
 pub(crate) struct Arguments {
-    /// Print one JSON object instead of a table
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    form: Form,
     /// How many of the newest samples to print
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..))]
     samples: u16,
-    /// Print all that is recorded, as JSON lines, for --replay
+    /// Print everything that is recorded, as JSON lines, for --replay
     #[arg(long, conflicts_with_all = ["json", "replay"])]
     record: bool,
-    /// Run the samples of a recording through another policy: its own, but for the options below. Load, backlog
-    /// and speed stay as recorded. Needs no queue
+    /// Run a recording through another policy
+    ///
+    /// Its own, but for the options below. Load, backlog and speed stay as recorded. Needs no queue.
     #[arg(long, value_name = "FILE")]
     replay: Option<PathBuf>,
     #[command(flatten)]
     policy: Policy,
 }
 
-/// What is to be otherwise in a replay.
+/// What is different in a replay.
 #[derive(clap::Args)]
 #[group(requires = "replay")]
 #[command(next_help_heading = "Policy of a replay")]
 struct Policy {
-    /// At least so many workers
+    /// The fewest workers
     #[arg(long, value_name = "N")]
     min: Option<u32>,
-    /// At most so many
+    /// The most workers
     #[arg(long, value_name = "N")]
     max: Option<u32>,
-    /// Events a second that a worker does, until it is measured
+    /// Events a second that a worker counts, until it is measured
     #[arg(long, value_name = "N")]
     prior_rate: Option<f64>,
-    /// What the workers are to manage, as a multiple of what arrives
+    /// What the workers must be able to count, as a multiple of what arrives
     #[arg(long, value_name = "N")]
     headroom: Option<f64>,
-    /// In how long a backlog is to be gone
+    /// Target time to drain a backlog
     #[arg(long, value_name = "SECONDS")]
     drain_seconds: Option<f64>,
-    /// No worker is started while the oldest event waits for less
+    /// Start no worker while the oldest event has waited less than this
     #[arg(long, value_name = "SECONDS")]
     wait_seconds: Option<f64>,
-    /// No worker is stopped that was needed for so long
+    /// Stop no worker that was needed within this time
     #[arg(long, value_name = "SECONDS")]
     window_seconds: Option<u32>,
-    /// One worker is stopped in so long
+    /// Minimum time between two workers that are stopped
     #[arg(long, value_name = "SECONDS")]
     step_seconds: Option<u32>,
-    /// How long after workers that gained nothing more may be tried again
+    /// Time until more workers are tried again after some that gained nothing
     #[arg(long, value_name = "SECONDS")]
     retry_seconds: Option<u32>,
 }
@@ -100,14 +107,17 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
             ensure!(!recorded.records.is_empty(), "{} has no records", path.display());
             let limits = arguments.policy.applied_to(&recorded.limits).checked().context("the policy")?;
             let replayed = recorded.replay(&limits);
-            if arguments.json { compared_json(&recorded, &replayed)? } else { compared(&recorded, &replayed) }
+            if arguments.form.json {
+                compared_json(&recorded, &replayed)?
+            } else {
+                compared(&recorded, &replayed)
+            }
         }
         None if arguments.record => recording(Recording::MOST).await?.to_text()?,
-        None if arguments.json => explained_json(&recording(newest).await?)?,
+        None if arguments.form.json => explained_json(&recording(newest).await?)?,
         None => explained(&recording(newest).await?),
     };
-    print!("{text}");
-    Ok(())
+    output::print(&text)
 }
 
 /// What the operator kept, the newest so many.
@@ -115,14 +125,17 @@ async fn recording(newest: usize) -> anyhow::Result<Recording> {
     let mut env = Env::process();
     let url: Option<Secret<String>> = env.required("VALKEY_URL");
     let url = env.finish(|| url)?;
-    let kept = EventQueue::new(url.expose())?.scaling(newest).await.context("is VALKEY_URL right?")?;
+    let kept = EventQueue::new(url.expose())?.scaling(newest).await.map_err(|error| {
+        let advice = error.in_short();
+        anyhow::Error::new(error).context(format!("the recorded samples could not be read; {advice}"))
+    })?;
     let Some(policy) = kept.policy.filter(|_| !kept.records.is_empty()) else {
         bail!("nothing is recorded: is worker.autoscaling.enabled set, and does an operator lead?");
     };
     let limits = serde_json::from_str(&policy).context("the policy was kept by another version")?;
     let (records, left_out) = readable(&kept.records);
     if left_out > 0 {
-        eprintln!("{left_out} records are left out, which another version kept");
+        output::note(&format!("{left_out} records are left out, which another version kept\n"));
     }
     ensure!(!records.is_empty(), "all records were kept by another version; wait for a new one");
     Ok(Recording { limits, records })

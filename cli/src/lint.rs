@@ -2,23 +2,25 @@
 
 mod claims;
 mod files;
+mod hints;
 mod report;
 mod secrets;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use flagmeter_crds::lint::{Document, Linter, Verdict};
 
-use crate::output;
+use crate::output::{self, Form};
 use claims::Claims;
 use report::{Finding, Report};
 use secrets::Secrets;
 
-/// Check the Tenants in files of YAML or JSON, without a cluster: all that the API server would refuse, in its own
-/// words (schema and CEL rules, fields that are unknown or given twice), what the operator could not bring into force,
-/// and ids that two Tenants claim. Each problem is one line: file, line, Tenant, field, message.
+/// Check Tenants in files of YAML or JSON, without a cluster
+///
+/// It finds all that the API server would refuse, in its own words (schema and CEL rules, fields that are unknown or
+/// given twice), what the operator could not bring into force, and ids that two Tenants claim. Each problem is one line:
+/// file, line, Tenant, field, message.
 ///
 /// It warns of a Secret among the files that a Tenant names and may not use: its label, or annotation,
 /// flagmeter.dev/used-by does not name the Tenant, or it has no such key. Of Secrets that are not among the files it
@@ -30,7 +32,8 @@ use secrets::Secrets;
 #[command(
     after_long_help = "Exit code 0: all Tenants are valid, or there are none; there may be warnings. 1: some are not. 2: a file cannot be \
     read or is neither YAML nor JSON, or the command line is wrong.\n\n\
-    At most 16 MiB and 10,000 documents a file, and 10,000 files a folder."
+    At most 16 MiB and 10,000 documents a file, and 10,000 files a folder.\n\n\
+    Examples:\n  flagmeter lint -R tenants/\n  kustomize build . | flagmeter lint -"
 )]
 pub(crate) struct Arguments {
     /// Files, folders (their *.yaml, *.yml and *.json), or - for stdin
@@ -39,9 +42,16 @@ pub(crate) struct Arguments {
     /// Look into the folders of folders too
     #[arg(short = 'R', long)]
     recursive: bool,
-    /// How problems are printed; json is one object with all of them and the summary
-    #[arg(short, long, value_enum, default_value_t = Format::Text)]
-    output: Format,
+    /// Take http URLs of alerts too
+    ///
+    /// As a cluster does where the chart's alerts.allowPrivateAddresses is true.
+    #[arg(long)]
+    allow_http: bool,
+    #[command(flatten)]
+    form: Form,
+    /// The former spelling of --json
+    #[arg(short, long, value_enum, hide = true, conflicts_with = "json")]
+    output: Option<Format>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -51,14 +61,16 @@ enum Format {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let linter = Linter::new()?;
+    let linter = Linter::new()?.allowing_http(arguments.allow_http);
     let (mut report, mut claims, mut secrets) = (Report::default(), Claims::default(), Secrets::default());
     for path in &arguments.files {
         match files::under(path, arguments.recursive) {
             Ok(files) => {
                 let tenants =
                     files.iter().map(|file| check(file, &linter, &mut claims, &mut secrets, &mut report));
-                if tenants.sum::<usize>() == 0 {
+                // Nobody knows what is in a file that cannot be read.
+                let tenants: Vec<Option<usize>> = tenants.collect();
+                if tenants.into_iter().sum::<Option<usize>>() == Some(0) {
                     report.without_tenant.push(files::shown(path));
                 }
             }
@@ -66,23 +78,20 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
     }
     (report.warnings, report.unknown_secrets) = secrets.judge();
-    let text = match arguments.output {
-        Format::Text => report.text(),
-        Format::Json => report.json()?,
-    };
-    output::print(&text).context("the problems could not be printed")?;
-    eprint!("{}", report.summary());
+    let as_json = arguments.form.json || arguments.output == Some(Format::Json);
+    output::print(&if as_json { report.json()? } else { report.text() })?;
+    output::note(&report.summary());
     Ok(report.exit_code())
 }
 
-/// Checks a file; how many Tenants are in it.
+/// Checks a file; how many Tenants are in it, or `None` if it cannot be read.
 fn check(
     path: &Path,
     linter: &Linter,
     claims: &mut Claims,
     secrets: &mut Secrets,
     report: &mut Report,
-) -> usize {
+) -> Option<usize> {
     let file = files::shown(path);
     let read = files::read(path).map_err(|error| (None, format!("{error:#}")));
     let read = read.and_then(|text| Document::read(&text).map_err(|error| (error.line, error.message)));
@@ -90,7 +99,7 @@ fn check(
         Ok(documents) => documents,
         Err((line, message)) => {
             report.unreadable(&file, line, message);
-            return 0;
+            return None;
         }
     };
     report.files += 1;
@@ -106,12 +115,17 @@ fn check(
             }
         };
         tenants += 1;
+        let (problems, unchecked) = hints::essential(problems);
+        report.unchecked |= unchecked;
         let mut findings: Vec<Finding> = problems
             .iter()
             .map(|problem| Finding {
                 reason: problem.reason.as_str(),
                 field: problem.field.clone(),
-                message: problem.shown(),
+                message: match hints::hint(problem) {
+                    Some(hint) => format!("{}; {hint}", problem.shown()),
+                    None => problem.shown(),
+                },
                 ..Finding::at(&file, document, &problem.place)
             })
             .collect();
@@ -120,5 +134,5 @@ fn check(
         findings.sort_by_key(|finding| finding.line);
         report.tenant(findings);
     }
-    tenants
+    Some(tenants)
 }

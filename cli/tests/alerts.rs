@@ -136,8 +136,17 @@ async fn what_cannot_be_meant_says_what_to_do(pool: PgPool) {
     for (arguments, code, part) in [
         (&["list", "globex"][..], 1, "there is no tenant \"globex\""),
         (&["test", "globex"], 1, "there is no tenant \"globex\""),
-        (&["test", "acme"], 1, "spec.alerts of the Tenant"),
-        (&["resend", "acme", "--alert", "99"], 1, "flagmeter alerts list acme"),
+        (
+            &["test", "acme"],
+            1,
+            "nothing was sent: acme has no channel that is turned on; set spec.alerts.slack or spec.alerts.webhook of the Tenant acme",
+        ),
+        (
+            &["test", "acme", "--channel", "slack"],
+            1,
+            "acme has no Slack channel that is turned on; set spec.alerts.slack",
+        ),
+        (&["resend", "acme", "--alert", "99"], 1, "acme has no alert 99; `flagmeter alerts list acme`"),
         (&["list", "acme", "--limit", "0"], 2, "1..=1000"),
         (&["test", "acme", "--channel", "email"], 2, "slack, webhook"),
         (&["test"], 2, "<TENANT>"),
@@ -146,6 +155,17 @@ async fn what_cannot_be_meant_says_what_to_do(pool: PgPool) {
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", said(&output));
         assert!(said(&output).contains(part), "{arguments:?}: {}", said(&output));
     }
+    let alerts: i64 = sqlx::query_scalar("SELECT count(*) FROM alerts").fetch_one(&pool).await.unwrap();
+    assert_eq!(alerts, 0, "what nobody gets leaves nothing behind");
+
+    testing::add_channels(&pool, "acme", SEALED, SEALED).await;
+    let sent = flagmeter(&pool, &["test", "acme", "--wait", "0", "--json"]).await;
+    let sent: Value = serde_json::from_slice(&sent.stdout).unwrap();
+    assert_eq!(sent["deliveries"][1]["channel"], "webhook");
+    let alert = sent["alert"].to_string();
+    sqlx::query("UPDATE slack_webhooks SET enabled = false").execute(&pool).await.unwrap();
+    let output = flagmeter(&pool, &["resend", "acme", "--alert", &alert, "--channel", "slack"]).await;
+    assert!(said(&output).contains("acme has no Slack channel that is turned on"), "{}", said(&output));
 }
 
 #[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
@@ -162,5 +182,5 @@ async fn what_postgresql_says_of_the_data_is_not_blamed_on_the_settings(pool: Pg
     assert!(said.contains("division by zero") && !said.contains("DATABASE_URL"), "{said}");
     sqlx::query("DROP TABLE alerts_before CASCADE").execute(&pool).await.unwrap();
     let output = flagmeter(&pool, &["list", "acme"]).await;
-    assert!(self::said(&output).contains("is DATABASE_URL right, and the database migrated?"));
+    assert!(self::said(&output).contains("is the database that DATABASE_URL names right, and migrated?"));
 }

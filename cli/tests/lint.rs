@@ -219,12 +219,141 @@ fn a_secret_that_does_not_let_the_tenant_use_it_is_warned_of() {
 }
 
 #[test]
+fn a_typical_mistake_in_a_tenant_is_one_line_that_says_what_to_write() {
+    let boost = |from: &str, until: &str| {
+        format!("  quotaBoosts: [{{ tokens: 5, from: '{from}', until: '{until}' }}]\n")
+    };
+    let cases: [(&str, String, &str); 24] = [
+        // what goes in place of the quota, what comes after it, what is said
+        ("monthlyQuota: 1M", String::new(), "write a whole number of tokens without a unit, such as 1000000"),
+        ("monthlyQuota: '1000000'", String::new(), "write a whole number of tokens without a unit"),
+        (
+            "displayName: Acme",
+            String::new(),
+            "spec.monthlyQuota: Required value; write a whole number of tokens",
+        ),
+        ("monthlyQuota: 0", String::new(), "should be greater than or equal to 1"),
+        ("monthlyQouta: 5", "  monthlyQuota: 5\n".to_owned(), "unknown field \"spec.monthlyQouta\""),
+        ("monthlyQuota: 5", "  billingDay: 32\n".to_owned(), "should be less than or equal to 31"),
+        ("monthlyQuota: 5", "  billingDay: 1st\n".to_owned(), "write a day of the month, from 1 to 31"),
+        (
+            "monthlyQuota: 5",
+            "  timeZone: Berlin\n".to_owned(),
+            "an IANA time zone, such as UTC or Europe/Berlin",
+        ),
+        (
+            "monthlyQuota: 5",
+            "  alerts: { thresholds: [0.8] }\n".to_owned(),
+            "as whole numbers, such as [80, 100]",
+        ),
+        (
+            "monthlyQuota: 5",
+            "  alerts: { thresholds: ['80'] }\n".to_owned(),
+            "as whole numbers, such as [80, 100]",
+        ),
+        (
+            "monthlyQuota: 5",
+            "  alerts: { slack: { url: 'ftp://h' } }\n".to_owned(),
+            "such as https://hooks.slack.com/services/",
+        ),
+        (
+            "monthlyQuota: 5",
+            "  alerts: { slack: {} }\n".to_owned(),
+            "exactly one of url and secretRef must be set",
+        ),
+        (
+            "monthlyQuota: 5",
+            "  alerts: { slack: { secretRef: {} } }\n".to_owned(),
+            "spec.alerts.slack.secretRef.name: Required value",
+        ),
+        (
+            "monthlyQuota: 5",
+            boost("2026-03-20T00:00:00Z", "2026-03-10T00:00:00Z"),
+            "from must be before until",
+        ),
+        (
+            "monthlyQuota: 5",
+            boost("2026-03-10", "2026-03-20T00:00:00Z"),
+            "with its time and zone, such as 2026-03-10T00:00:00Z",
+        ),
+        (
+            "monthlyQuota: 5",
+            "  deletionPolicy: delete\n".to_owned(),
+            "supported values: \"Retain\", \"Delete\"",
+        ),
+        ("monthlyQuota: 5", "  suspended: 'yes'\n".to_owned(), "write true or false, without quotes"),
+        (
+            "monthlyQuota: 5",
+            "  alerts: { slack: { url: 'https://h', enabled: 'no' } }\n".to_owned(),
+            "write true or false, without quotes",
+        ),
+        ("monthlyQuota: 5", "  monthlyQuota: 6\n".to_owned(), "duplicate field \"spec.monthlyQuota\""),
+        ("monthlyQuota: 5", "  displayName: ''\n".to_owned(), "should be at least 1 chars long"),
+        (
+            "monthlyQuota: 5",
+            "  alerts: { threshold: [80] }\n".to_owned(),
+            "unknown field \"spec.alerts.threshold\"",
+        ),
+        ("monthlyQuota: 9007199254740992", String::new(), "should be less than or equal to 9007199254740991"),
+        ("monthlyQuota: -5", String::new(), "should be greater than or equal to 1"),
+        ("monthlyQuota: 1.5", String::new(), "write a whole number of tokens without a unit"),
+    ];
+    for (number, (quota, rest, expected)) in cases.into_iter().enumerate() {
+        let tenant = VALID.replace("monthlyQuota: 1\n", &format!("{quota}\n{rest}"));
+        let folder = Folder::with(&format!("mistake-{number}"), &[("a.yaml", &tenant)]);
+        let (code, stdout, stderr) = told(&folder.lint(&["a.yaml"]));
+        assert_eq!((code, stdout.lines().count()), (1, 1), "{tenant}{stdout}");
+        assert!(stdout.starts_with("a.yaml:") && stdout.contains(expected), "{tenant}{stdout}");
+        assert!(stderr.starts_with("1 Tenant in 1 file: 0 valid, 1 with 1 problem"), "{stderr}");
+    }
+}
+
+#[test]
+fn a_typical_mistake_around_a_tenant_is_one_line_that_says_what_to_write() {
+    for (number, (from, to, code, expected)) in [
+        ("name: acme", "name: Ux_K", 1, "lower-case letters, digits and '-'"),
+        ("name: acme", "name: ux.k", 1, "lower-case letters, digits and '-'"),
+        ("  name: acme", "  nam: acme", 1, "name or generateName is required"),
+        ("v1alpha1", "v1", 1, "no matches for kind \"Tenant\" in version \"flagmeter.dev/v1\""),
+        ("kind: Tenant", "kind: Tenants", 1, "no matches for kind \"Tenants\""),
+        ("kind: Tenant\n", "", 1, "kind not set"),
+        ("apiVersion: flagmeter.dev/v1alpha1\n", "", 1, "apiVersion not set"),
+        ("spec:\n", "spec:\n\t", 2, "a.yaml:6: "),
+        ("spec:", "spec: [", 2, "a.yaml:"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let tenant = VALID.replace(from, to);
+        assert_ne!(tenant, VALID);
+        let folder = Folder::with(&format!("around-{number}"), &[("a.yaml", &tenant)]);
+        let (found, stdout, _) = told(&folder.lint(&["a.yaml"]));
+        // Of a name the API server says what Kubernetes takes, and then what FlagMeter does.
+        let lines = if from == "name: acme" && to.contains('_') { 2 } else { 1 };
+        assert_eq!((found, stdout.lines().count()), (code, lines), "{tenant}{stdout}");
+        assert!(stdout.contains(expected), "{tenant}{stdout}");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there_is_not_said_to_be_without_tenants() {
+    let folder = Folder::with("nothere", &[]);
+    fs::create_dir_all(&folder.0).unwrap();
+    let (code, stdout, stderr) = told(&folder.lint(&["nothere/"]));
+    assert_eq!(code, 2);
+    assert!(stdout.starts_with("nothere/: cannot be opened: "), "{stdout}");
+    assert_eq!(stderr, "0 Tenants in 0 files: 0 valid; 1 file could not be read\n");
+}
+
+#[test]
 fn json_has_the_same_for_machines() {
     let bad = VALID.replace("monthlyQuota: 1", "monthlyQuota: 1\n  timeZone: Europe/Berlino");
     let folder =
         Folder::with("json", &[("bad.yaml", &bad), ("broken.yaml", "a: [\n"), ("other.yaml", OTHER)]);
-    let output = folder.lint(&["--output", "json", "bad.yaml", "broken.yaml", "other.yaml"]);
+    let output = folder.lint(&["--json", "bad.yaml", "broken.yaml", "other.yaml"]);
     assert_eq!(output.status.code(), Some(2));
+    let former = folder.lint(&["--output", "json", "bad.yaml", "broken.yaml", "other.yaml"]);
+    assert_eq!(former.stdout, output.stdout, "the former spelling");
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let message = report["problems"][0]["message"].clone();
     assert!(message.as_str().unwrap().contains("unknown time zone Europe/Berlino"), "{message}");
@@ -237,7 +366,7 @@ fn json_has_the_same_for_machines() {
         (&report["unreadable"][0]["file"], &report["unreadable"][0]["line"]),
         (&json!("broken.yaml"), &json!(1))
     );
-    assert_eq!(report["withoutTenant"], json!(["broken.yaml", "other.yaml"]));
+    assert_eq!(report["withoutTenant"], json!(["other.yaml"]));
     assert_eq!(
         report["summary"],
         json!({ "files": 2, "tenants": 1, "invalidTenants": 1, "passedOver": 1, "unknownSecrets": 0 })

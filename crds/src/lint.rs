@@ -30,6 +30,10 @@ use crate::{Tenant, manifest};
 /// The longest text of a problem that is shown, in characters: a value may be as long as its file.
 const MAX_SHOWN: usize = 1_000;
 
+/// What the API server says where it leaves rules unchecked.
+const UNCHECKED: &str = "Invalid value: null: some validation rules were not checked because the object was invalid; \
+                         correct the existing errors to complete validation";
+
 /// What a problem is. The words are the API server's, in `status.details.causes`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
@@ -107,6 +111,12 @@ impl Problem {
         Self { field: None, ..Self::at(place, reason, message) }
     }
 
+    /// Whether it is no problem of its own, but the API server's word that it left rules unchecked because of others.
+    #[must_use]
+    pub fn is_unchecked(&self) -> bool {
+        self.message == UNCHECKED
+    }
+
     /// The message as one line that may be shown to anybody: without URLs, which are as good as passwords, and with
     /// at most 1,000 characters.
     #[must_use]
@@ -172,6 +182,7 @@ pub enum Error {
 pub struct Linter {
     schema: Value,
     patterns: BTreeMap<String, Regex>,
+    allow_http: bool,
 }
 
 impl Linter {
@@ -186,7 +197,13 @@ impl Linter {
         for pattern in schema::patterns(&schema) {
             patterns.insert(pattern.to_owned(), Regex::new(pattern)?);
         }
-        Ok(Self { schema, patterns })
+        Ok(Self { schema, patterns, allow_http: false })
+    }
+
+    /// The linter of a cluster whose operator takes http URLs of alerts too, or does not.
+    #[must_use]
+    pub fn allowing_http(self, allow_http: bool) -> Self {
+        Self { allow_http, ..self }
     }
 
     /// What `document` is, and what is wrong with it.
@@ -240,26 +257,20 @@ impl Linter {
         metadata::validate(&object["metadata"], &mut invalid);
         schema::Walk { patterns: &self.patterns, found: &mut invalid }.root(&self.schema, &object);
         if invalid.0.iter().any(|problem| problem.reason.is_blocking()) {
-            invalid.0.push(Problem::without_field(
-                "",
-                Reason::Invalid,
-                "Invalid value: null: some validation rules were not checked because the object was invalid; \
-                 correct the existing errors to complete validation"
-                    .to_owned(),
-            ));
+            invalid.0.push(Problem::without_field("", Reason::Invalid, UNCHECKED.to_owned()));
         } else {
             rules::check(&self.schema, &object, &mut invalid);
         }
         found.0.append(&mut invalid.0);
         if found.0.is_empty() {
-            operator(object, &mut found);
+            operator(object, self.allow_http, &mut found);
         }
         found.0
     }
 }
 
 /// What would keep the operator from bringing `object`, which the API server takes, into force.
-fn operator(mut object: Value, found: &mut Found) {
+fn operator(mut object: Value, allow_http: bool, found: &mut Found) {
     go::store(&mut object);
     let tenant: Tenant = match serde_json::from_value(object) {
         Ok(tenant) => tenant,
@@ -287,7 +298,7 @@ fn operator(mut object: Value, found: &mut Found) {
         (slack, "spec.alerts.slack.url", "InvalidSlackUrl"),
         (webhook, "spec.alerts.webhook.url", "InvalidWebhookUrl"),
     ] {
-        if url.is_some_and(|url| settings::webhook_url(url, false).is_none()) {
+        if url.is_some_and(|url| settings::webhook_url(url, allow_http).is_none()) {
             found.add(place, Reason::Stalled(reason), NotAWebhookUrl(place.to_owned()).to_string());
         }
     }

@@ -38,9 +38,17 @@ impl InvalidSetting {
     }
 }
 
-/// What stands at a place is no URL that may be posted to. The text itself is never shown.
+/// The rule by which the API server takes a URL in a spec. Whether it may be http is a setting, which no rule knows: that
+/// is [`webhook_url`]'s to say, of URLs in specs as of those in Secrets.
+pub(crate) const URL_RULE: &str =
+    "isURL(self) && url(self).getScheme() in ['https', 'http'] && url(self).getHostname() != ''";
+
+/// What stands at a place is not a URL that may be posted to. The text itself is never shown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is not an https URL of at most {MAX_URL_LENGTH} characters")]
+#[error(
+    "{0} is not an https URL of at most {MAX_URL_LENGTH} characters; http is taken only where the chart's \
+     alerts.allowPrivateAddresses is true"
+)]
 pub struct NotAWebhookUrl(
     /// Where it stands, such as `spec.alerts.slack.url`.
     pub String,
@@ -107,8 +115,8 @@ pub fn thresholds(spec: &TenantSpec) -> Result<Thresholds, InvalidSetting> {
     })
 }
 
-/// `text` as a URL that may be posted to. Files end with a line break more often than not, so space around it is
-/// dropped.
+/// `text` as a URL that may be posted to, wherever it stands: in a spec or in a Secret. Files end with a line break more
+/// often than not, so space around it is dropped.
 #[must_use]
 pub fn webhook_url(text: &str, allow_http: bool) -> Option<String> {
     let text = text.trim();

@@ -178,9 +178,9 @@ pub struct SlackTarget {
     #[serde(default = "yes")]
     pub enabled: bool,
 
-    /// The webhook's https URL, at most 2048 characters. Whoever knows it can post to the channel, so
-    /// secretRef is the better place.
-    #[x_kube(validation = Rule::new("isURL(self) && url(self).getScheme() == 'https' && url(self).getHostname() != ''")
+    /// The webhook's https URL, at most 2048 characters. Anyone who knows it can post to the channel, so
+    /// secretRef is the better place. http is taken only where the chart's alerts.allowPrivateAddresses is true.
+    #[x_kube(validation = Rule::new(crate::settings::URL_RULE)
         .message("url must be an https URL, such as https://hooks.slack.com/services/..."))]
     #[schemars(length(max = 2048))]
     #[serde(default, skip_serializing_if = "Option::is_none")]

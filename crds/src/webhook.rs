@@ -17,8 +17,8 @@ pub struct WebhookTarget {
     pub enabled: bool,
 
     /// The receiver's https URL, at most 2048 characters. If it has a password or a token in it, urlSecretRef is the
-    /// better place.
-    #[x_kube(validation = Rule::new("isURL(self) && url(self).getScheme() == 'https' && url(self).getHostname() != ''")
+    /// better place. http is taken only where the chart's alerts.allowPrivateAddresses is true.
+    #[x_kube(validation = Rule::new(crate::settings::URL_RULE)
         .message("url must be an https URL, such as https://example.com/flagmeter"))]
     #[schemars(length(max = 2048))]
     #[serde(default, skip_serializing_if = "Option::is_none")]

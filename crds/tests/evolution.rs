@@ -10,11 +10,19 @@ use flagmeter_crds::{manifest, text, used_by};
 use serde_json::Value;
 
 /// Rules that came later and that nothing which was valid before can break: where, the rule, and why.
-const IMPLIED: [(&str, &str, &str); 1] = [(
-    "spec.alerts.webhook",
-    "has(self.url) != has(self.urlSecretRef)",
-    "url was required before, and urlSecretRef did not exist",
-)];
+const IMPLIED: [(&str, &str, &str); 3] = [
+    (
+        "spec.alerts.webhook",
+        "has(self.url) != has(self.urlSecretRef)",
+        "url was required before, and urlSecretRef did not exist",
+    ),
+    ("spec.alerts.slack.url", URL_RULE, "the scheme had to be https before"),
+    ("spec.alerts.webhook.url", URL_RULE, "the scheme had to be https before"),
+];
+
+/// The rule of both URLs.
+const URL_RULE: &str =
+    "isURL(self) && url(self).getScheme() in ['https', 'http'] && url(self).getHostname() != ''";
 
 /// Rules that came later and that something which was valid before can break, on purpose: where, and why. What is stored
 /// stays valid until the field itself is changed, for the API server holds only what has changed to them.

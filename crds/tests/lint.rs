@@ -124,9 +124,36 @@ fn a_text_that_hides_something_is_refused_with_a_sentence() {
 }
 
 #[test]
+fn an_http_url_is_judged_by_the_setting_and_not_by_the_api_server() {
+    let url = "http://receiver.shop.svc:8080/acme";
+    let spec = json!({
+        "monthlyQuota": 1,
+        "alerts": { "slack": { "url": url }, "webhook": { "url": url, "secretRef": { "name": "acme" } } },
+    });
+    let tenant = json!({
+        "apiVersion": "flagmeter.dev/v1alpha1", "kind": "Tenant", "metadata": { "name": "acme" }, "spec": spec,
+    });
+    let linter = Linter::new().unwrap();
+    let problems = linter.check(&tenant);
+    let reasons: Vec<_> = problems.iter().map(|problem| problem.reason.as_str()).collect();
+    assert_eq!(
+        reasons,
+        ["InvalidSlackUrl", "InvalidWebhookUrl"],
+        "the operator's, so that the API server takes them"
+    );
+    let text = problems[0].shown();
+    assert!(
+        text.ends_with("http is taken only where the chart's alerts.allowPrivateAddresses is true"),
+        "{text}"
+    );
+    assert!(!text.contains("receiver"), "{text}");
+    assert_eq!(linter.allowing_http(true).check(&tenant), []);
+}
+
+#[test]
 fn what_is_shown_is_one_line_of_bounded_length_without_urls() {
     let shown = |spec: Value| check(&spec)[0].shown();
-    let url = "http://hooks.slack.com/services/T0/B0/s3cret";
+    let url = "ftp://hooks.slack.com/services/T0/B0/s3cret";
     let text = shown(json!({ "monthlyQuota": 1, "alerts": { "slack": { "url": url } } }));
     assert!(text.starts_with("Invalid value: \"..\": url must be an https URL"), "{text}");
     assert!(shown(json!({ "monthlyQuota": 1, "deletionPolicy": "x".repeat(100_000) })).len() < 1_100);

@@ -35,7 +35,7 @@ async fn main() -> anyhow::Result<()> {
         [] => false,
         [command] if command == "drain" => true,
         _ => {
-            anyhow::bail!("the only argument there is, is `drain`; everything else is set by the environment")
+            anyhow::bail!("usage: flagmeter-operator [drain]; everything else is set by the environment")
         }
     };
     let config = Config::read(Env::process())?;

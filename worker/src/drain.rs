@@ -121,6 +121,11 @@ async fn next(round: Duration, shutdown: &CancellationToken) -> bool {
     }
 }
 
+/// Why nothing is known of the schema.
+fn unmigrated(error: &StoreError) -> &'static str {
+    if error.is_refused_login() { error.in_short() } else { "it does not answer, or was never migrated" }
+}
+
 impl Drain {
     /// Drains the queue until `shutdown`. What is in hand then is finished, if PostgreSQL answers.
     pub async fn run(&self, shutdown: &CancellationToken) {
@@ -146,8 +151,12 @@ impl Drain {
                 Ok(true) => return self.readiness.met(DATABASE),
                 Ok(false) => self.readiness.unmet(DATABASE, "its schema is older than this build"),
                 Err(error) => {
-                    tracing::info!(error = &error as &dyn std::error::Error, "waiting for the schema");
-                    self.readiness.unmet(DATABASE, "it does not answer, or was never migrated");
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "waiting for the schema: {}",
+                        error.in_short()
+                    );
+                    self.readiness.unmet(DATABASE, unmigrated(&error));
                 }
             }
             if !patience.wait(shutdown).await {
@@ -170,7 +179,7 @@ impl Drain {
                 Ok(read) => read,
                 Err(error) => {
                     self.failed(Step::Read, &error);
-                    self.readiness.unmet(QUEUE, "it does not answer");
+                    self.readiness.unmet(QUEUE, error.in_short());
                     look_back = true;
                     patience.wait(shutdown).await;
                     continue;
@@ -306,6 +315,8 @@ impl Drain {
             self.failed(Step::Apply, &error);
             let why = if error.is_of_the_data() {
                 "it refuses the data, which the log names: this is no outage"
+            } else if error.is_refused_login() {
+                error.in_short()
             } else {
                 "it does not take what is counted"
             };
@@ -325,9 +336,11 @@ impl Drain {
 
     async fn apply(&self, hand: &Hand, start: Instant) -> Result<(), StoreError> {
         for (entry_id, payload, reason) in &hand.unreadable {
-            dead_letters::add_unreadable(&self.pool, entry_id, payload, *reason).await?;
-            tracing::error!(entry_id, %reason, "kept an entry in dead_letters");
-            self.metrics.unreadable();
+            // It comes again with each try, and is one entry all the same.
+            if dead_letters::add_unreadable(&self.pool, entry_id, payload, *reason).await? {
+                tracing::error!(entry_id, %reason, "kept an entry in dead_letters");
+                self.metrics.unreadable();
+            }
         }
         if !hand.readable.is_empty() {
             let applied = self.counter.apply(&hand.readable).await?;
@@ -337,7 +350,8 @@ impl Drain {
     }
 
     fn failed(&self, step: Step, error: &StoreError) {
-        tracing::warn!(error = error as &dyn std::error::Error, ?step, "failed, and is tried again");
+        let why = error.in_short();
+        tracing::warn!(error = error as &dyn std::error::Error, ?step, "failed, and is tried again: {why}");
         self.metrics.failed(step);
     }
 }

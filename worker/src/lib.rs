@@ -37,7 +37,7 @@ const NOTIFYING_CONNECTIONS: u32 = 2;
 /// Why the worker could not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A URL is none.
+    /// A URL is invalid.
     #[error("failed to set up the stores")]
     Store(#[from] StoreError),
     /// Two metrics have one name.

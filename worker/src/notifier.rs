@@ -25,7 +25,7 @@ use flagmeter_core::projection::{self, Projection, Recent};
 use flagmeter_runtime::clock::Clock;
 use flagmeter_store::postgres::deliveries::{self, Channel, Conclusion, Kind, Taken, Target};
 use flagmeter_store::postgres::series;
-use flagmeter_store::sealed::Sealer;
+use flagmeter_store::sealed::{Column, Sealer};
 use flagmeter_store::{PgPool, StoreError, postgres};
 use http::{HeaderName, HeaderValue, StatusCode};
 use jiff::{SignedDuration, Timestamp};
@@ -228,23 +228,27 @@ impl Notifier {
 
     /// The URL and the keys, in memory for as long as the message is under way.
     fn open(&self, taken: &Taken, target: &Target) -> Result<Opened, Verdict> {
-        let open = |sealed: &[u8]| self.sealer.open(&taken.tenant, sealed);
+        let open = |column, sealed: &[u8]| self.sealer.open(&taken.tenant, column, sealed);
+        let url_column = match taken.channel {
+            Channel::Slack => Column::SlackUrl,
+            Channel::Webhook => Column::WebhookUrl,
+        };
         let closed = || {
             Verdict::failed(
                 "what is stored of the channel does not open with this worker's FLAGMETER_ENCRYPTION_KEY; the operator and the worker must have the same",
             )
         };
-        let url = open(&target.url).ok_or_else(closed)?.trim().to_owned();
+        let url = open(url_column, &target.url).ok_or_else(closed)?.trim().to_owned();
         let mut keys = Vec::new();
         if let Some(secret) = &target.secret {
-            let key = Key::of(&open(secret).ok_or_else(closed)?);
+            let key = Key::of(&open(Column::WebhookSecret, secret).ok_or_else(closed)?);
             keys.push(key.ok_or_else(|| {
                 Verdict::refused("the webhook's secret is not `whsec_` and base64 of 24 to 64 bytes; correct it in its Secret")
             })?);
         }
         if let Some(former) = &target.previous_secret {
             // One that was sealed before the encryption key was changed: the receiver has the new secret by now, or soon.
-            let key = open(former).and_then(|secret| Key::of(&secret));
+            let key = open(Column::WebhookSecret, former).and_then(|secret| Key::of(&secret));
             if key.is_none() {
                 tracing::warn!(
                     tenant.name = taken.tenant,
@@ -404,6 +408,14 @@ fn compose(message: &Message<'_>, keys: &[Key], now: Timestamp) -> (Vec<(HeaderN
             (webhook::headers(message.taken.event_id, now, &body, keys), body)
         }
     }
+}
+
+/// What is said of a redirect.
+fn redirected(status: u16) -> String {
+    format!(
+        "the receiver answered {status}, a redirect, which is not followed: edit the URL in the tenant's settings; put in \
+         the one that it leads to, and send the alert again with `flagmeter alerts resend`"
+    )
 }
 
 fn judge(channel: Channel, answer: &Answer) -> Verdict {

@@ -32,13 +32,19 @@ struct Worker {
     task: JoinHandle<()>,
     shutdown: CancellationToken,
     registry: prometheus::Registry,
+    readiness: Readiness,
 }
 
 impl Worker {
     /// What it says of the queue's length, in entries.
     fn queue_entries(&self) -> Option<u64> {
+        self.metric("flagmeter_worker_queue_entries")
+    }
+
+    /// A metric, named with its labels.
+    fn metric(&self, name: &str) -> Option<u64> {
         let text = prometheus::TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap();
-        text.lines().find_map(|line| line.strip_prefix("flagmeter_worker_queue_entries ")?.parse().ok())
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
     }
 }
 
@@ -47,6 +53,7 @@ fn start(database: &PgPool, stream: &str, consumer: &str) -> Worker {
     let connections = sqlx::postgres::PgPoolOptions::new().max_connections(2);
     let pool = connections.connect_lazy_with(database.connect_options().as_ref().clone());
     let registry = prometheus::Registry::new();
+    let readiness = Readiness::of(&[DATABASE, QUEUE]);
     let drain = Drain {
         reader: testing::queue_named(stream).unwrap(),
         queue: testing::queue_named(stream).unwrap(),
@@ -55,14 +62,15 @@ fn start(database: &PgPool, stream: &str, consumer: &str) -> Worker {
         consumer: consumer.to_owned(),
         clock: Clock::fixed(testing::NOON.parse().unwrap()),
         metrics: Metrics::register(&registry).unwrap(),
-        readiness: Readiness::of(&[DATABASE, QUEUE]),
+        readiness: readiness.clone(),
         work: Work::default(),
         keep: Limits::default(),
         left_behind: Duration::from_secs(1),
     };
     let shutdown = CancellationToken::new();
     let stop = shutdown.clone();
-    Worker { task: tokio::spawn(async move { drain.run(&stop).await }), shutdown, registry }
+    let task = tokio::spawn(async move { drain.run(&stop).await });
+    Worker { task, shutdown, registry, readiness }
 }
 
 async fn push(queue: &EventQueue, number: u128, tenant: &str) {
@@ -176,6 +184,47 @@ async fn entries_that_cannot_be_read_are_kept_and_block_nothing(pool: PgPool) {
         ("wrong_checksum", damaged),
     ];
     assert_eq!(letters, expected.map(|(reason, payload)| (reason.to_owned(), payload)));
+    worker.shutdown.cancel();
+    worker.task.await.unwrap();
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn an_entry_that_cannot_be_read_is_counted_once_however_often_its_hand_is_tried(pool: PgPool) {
+    testing::add_tenant(&pool, "acme").await;
+    for statement in [
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+         $$ BEGIN RAISE SQLSTATE '57P03'; END $$",
+        "CREATE TRIGGER refuse BEFORE INSERT ON applied_batches EXECUTE FUNCTION refuse()",
+    ] {
+        sqlx::query(statement).execute(&pool).await.unwrap();
+    }
+    let stream = stream();
+    let queue = testing::queue_named(&stream).unwrap();
+    queue.create_group().await.unwrap();
+    queue.push(b"not an entry", 1).await.unwrap();
+    push(&queue, 1, "acme").await;
+    let worker = start(&pool, &stream, "a");
+    let failures = r#"flagmeter_worker_failures_total{step="apply"}"#;
+    until("the hand was tried again", async || worker.metric(failures) >= Some(3)).await;
+    sqlx::query("DROP TRIGGER refuse ON applied_batches").execute(&pool).await.unwrap();
+    until("the queue is empty", async || queue.depth().await.unwrap() == 0).await;
+    assert_eq!(worker.metric("flagmeter_worker_entries_unreadable_total"), Some(1));
+    assert_eq!(book(&pool, "acme").await.event_tokens, 11);
+    worker.shutdown.cancel();
+    worker.task.await.unwrap();
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn a_worker_whose_password_is_wrong_says_so_and_not_that_postgresql_is_away(pool: PgPool) {
+    let wrong = pool.connect_options().as_ref().clone().password("wrong");
+    let refused = sqlx::postgres::PgPoolOptions::new().connect_lazy_with(wrong);
+    let worker = start(&refused, &stream(), "a");
+    until("its readiness says so", async || {
+        worker.readiness.report().contains(
+            "[-] database: PostgreSQL refuses the login: correct the user, the password or the database in DATABASE_URL",
+        )
+    })
+    .await;
     worker.shutdown.cancel();
     worker.task.await.unwrap();
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use flagmeter_runtime::clock::Clock;
-use flagmeter_store::sealed::Sealer;
+use flagmeter_store::sealed::{Column, Sealer};
 use flagmeter_store::{PgPool, testing};
 use flagmeter_worker::metrics::Deliveries;
 use flagmeter_worker::notifier::post::Poster;
@@ -71,7 +71,7 @@ async fn add_slack(pool: &PgPool, tenant: &str, url: &str) {
     testing::add_tenant(pool, tenant).await;
     sqlx::query("INSERT INTO slack_webhooks (tenant, url, enabled) VALUES ($1, $2, true)")
         .bind(tenant)
-        .bind(sealer().seal(tenant, url).unwrap())
+        .bind(sealer().seal(tenant, Column::SlackUrl, url).unwrap())
         .execute(pool)
         .await
         .unwrap();
@@ -80,15 +80,15 @@ async fn add_slack(pool: &PgPool, tenant: &str, url: &str) {
 /// A webhook whose secret is being changed until an hour after noon.
 async fn add_webhook(pool: &PgPool, tenant: &str, url: &str) {
     testing::add_tenant(pool, tenant).await;
-    let seal = |text: &str| sealer().seal(tenant, text).unwrap();
+    let seal = |column, text: &str| sealer().seal(tenant, column, text).unwrap();
     sqlx::query(
         "INSERT INTO webhooks (tenant, url, secret, previous_secret, previous_until, enabled)
          VALUES ($1, $2, $3, $4, '2026-06-15T13:00:00Z', true)",
     )
     .bind(tenant)
-    .bind(seal(url))
-    .bind(seal(SECRET))
-    .bind(seal(OLDER_SECRET))
+    .bind(seal(Column::WebhookUrl, url))
+    .bind(seal(Column::WebhookSecret, SECRET))
+    .bind(seal(Column::WebhookSecret, OLDER_SECRET))
     .execute(pool)
     .await
     .unwrap();
@@ -200,7 +200,8 @@ async fn what_slack_answers_decides_what_happens_next(pool: PgPool) {
             "given up: Slack answered 429",
         ),
         (Behaviour::Answer(500, "", "rollup_error"), "pending", Some((3, 5)), "500"),
-        (Behaviour::Answer(302, location, ""), "pending", Some((3, 5)), "not followed"),
+        (Behaviour::Answer(302, location, ""), "failed", None, "not followed: edit the URL"),
+        (Behaviour::Answer(301, location, ""), "failed", None, "`flagmeter alerts resend`"),
         (Behaviour::Hang, "pending", Some((3, 5)), "no answer within"),
         (Behaviour::Reset, "pending", Some((3, 5)), "broke"),
         (Behaviour::SlowBody(500), "pending", Some((3, 5)), "500"),
@@ -548,7 +549,7 @@ async fn what_cannot_be_sent_says_why(pool: PgPool) {
     .unwrap();
     add_webhook(&pool, "unsigned", &receiver.url()).await;
     sqlx::query("UPDATE webhooks SET secret = $1")
-        .bind(sealer().seal("unsigned", "not a secret of that form").unwrap())
+        .bind(sealer().seal("unsigned", Column::WebhookSecret, "not a secret of that form").unwrap())
         .execute(&pool)
         .await
         .unwrap();
@@ -571,7 +572,7 @@ async fn a_former_secret_that_does_not_open_is_left_out(pool: PgPool) {
     add_webhook(&pool, "acme", &receiver.url()).await;
     let other: Sealer = "AQECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".parse().unwrap();
     sqlx::query("UPDATE webhooks SET previous_secret = $1")
-        .bind(other.seal("acme", OLDER_SECRET).unwrap())
+        .bind(other.seal("acme", Column::WebhookSecret, OLDER_SECRET).unwrap())
         .execute(&pool)
         .await
         .unwrap();

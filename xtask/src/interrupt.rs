@@ -17,6 +17,11 @@ pub(crate) fn listen() -> Result<()> {
     Ok(())
 }
 
+/// Asks this program to end, as a signal does.
+pub(crate) fn request() {
+    REQUESTED.store(true, Ordering::Relaxed);
+}
+
 /// Whether somebody asked this program to end.
 pub(crate) fn requested() -> bool {
     REQUESTED.load(Ordering::Relaxed)

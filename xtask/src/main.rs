@@ -1,4 +1,8 @@
 //! `cargo xtask`: what people who develop FlagMeter, and CI, do with it.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
+#[macro_use]
+mod output;
 
 mod account;
 mod assembly;
@@ -35,7 +39,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-/// Runs, tests and stops FlagMeter on this machine.
+/// Run, test and stop FlagMeter on this machine
 ///
 /// Everything listens on loopback and runs without root and without containers. What is missing is
 /// fetched once into a cache outside the checkout: `$FLAGMETER_CACHE`, or the user's cache folder.
@@ -125,7 +129,37 @@ fn main() -> ExitCode {
         Command::Supervise => command::supervise::run(&arguments.state),
     });
     outcome.unwrap_or_else(|error| {
-        eprintln!("\nerror: {error:#}");
+        if output::is_closed() {
+            return ExitCode::from(output::NOT_READ);
+        }
+        note!("\nerror: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// The command, and all below it.
+    fn all(command: &clap::Command) -> Vec<clap::Command> {
+        let below = command.get_subcommands().flat_map(all);
+        std::iter::once(command.clone()).chain(below).collect()
+    }
+
+    #[test]
+    fn no_line_of_help_is_wider_than_100_columns() {
+        let mut command = Arguments::command();
+        command.build();
+        for mut command in all(&command) {
+            let name = command.get_bin_name().unwrap_or_default().to_owned();
+            for help in [command.render_help(), command.render_long_help()] {
+                let help = help.to_string();
+                let widest = help.lines().max_by_key(|line| line.chars().count()).unwrap();
+                assert!(widest.chars().count() <= 100, "{name}: {widest}");
+            }
+        }
+    }
 }

@@ -39,8 +39,8 @@ impl Progress {
     /// A line that stays.
     pub(crate) fn say(&self, line: &str) {
         match &self.screen {
-            Some(screen) => screen.suspend(|| eprintln!("{line}")),
-            None => eprintln!("[{}] {line}", clock(self.elapsed())),
+            Some(screen) => screen.suspend(|| note!("{line}")),
+            None => note!("[{}] {line}", clock(self.elapsed())),
         }
     }
 
@@ -163,7 +163,7 @@ fn heartbeat(began: Instant, title: String, note: Arc<Mutex<String>>) -> Sender<
         while receiver.recv_timeout(HEARTBEAT) == Err(RecvTimeoutError::Timeout) {
             let seconds = started.elapsed().as_secs();
             let note = note.lock().map(|note| note.clone()).unwrap_or_default();
-            eprintln!("[{}] {title}: {seconds} s so far; {note}", clock(began.elapsed()));
+            note!("[{}] {title}: {seconds} s so far; {note}", clock(began.elapsed()));
         }
     });
     sender

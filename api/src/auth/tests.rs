@@ -130,6 +130,40 @@ fn what_is_neither_key_nor_token_is_turned_away() {
 }
 
 #[test]
+fn a_header_of_the_wrong_form_is_answered_with_the_right_one_and_never_called_an_invalid_key() {
+    let key = ApiKey::random().unwrap();
+    let auth = auth(&[(&key, "acme", None)]);
+    let (good, admin) = (bearer(&key), basic("admin", TOKEN));
+    for (values, path, expected) in [
+        (
+            &[key.expose()][..],
+            "/events",
+            "Authorization must start with `Bearer `: send `Authorization: Bearer KEY`",
+        ),
+        (&[&format!("Token {}", key.expose())], "/events", "Authorization must start with `Bearer `"),
+        (&["Bearer"], "/events", "after `Bearer ` comes one key"),
+        (&[&format!("{good} x")], "/events", "after `Bearer ` comes one key"),
+        (
+            &[&admin],
+            "/usage/acme",
+            "user and password open the dashboard alone; here send `Authorization: Bearer KEY`",
+        ),
+        (&["Basic x"], "/usage/acme", "user and password open the dashboard alone"),
+        (&["Basic x"], "/", "after `Basic ` comes base64 of `admin:` and the admin token"),
+        (&[&good, &good], "/events", "there are several Authorization headers; send one"),
+        (&[&"x".repeat(2_000)], "/events", "Authorization is longer than any key"),
+    ] {
+        let Err(Turned::Away(Reason::Malformed, error)) = auth.admit(&headers(values), Route::of(path), path)
+        else {
+            panic!("{expected}");
+        };
+        let text = error.to_string();
+        assert!(text.starts_with(expected), "{text}");
+        assert!(!text.contains("not valid") && !text.contains(key.expose()), "{text}");
+    }
+}
+
+#[test]
 fn nobody_is_told_that_a_key_is_bad_by_an_api_that_knows_no_keys_yet() {
     let auth = Auth::new(Policy::Required(token()), Keys::default(), Clock::system());
     let key = ApiKey::random().unwrap();

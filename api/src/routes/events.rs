@@ -104,7 +104,7 @@ where
     }
     let lenient = single.is_none() && prefers_lenient(&headers);
     if !errors.is_empty() && (!lenient || events.is_empty()) {
-        return Err(ApiError::Invalid(errors));
+        return Err(if events.is_empty() { ApiError::AllInvalid(errors) } else { ApiError::Invalid(errors) });
     }
     let accepted = events.len();
     let receipt = state.batcher.push(events).await?;

@@ -400,6 +400,22 @@ async fn a_list_is_taken_whole_or_not_at_all_unless_the_client_prefers_otherwise
     assert_eq!(refused.json["errors"], errors);
     assert!(refused.json["detail"].as_str().unwrap().starts_with("3 of the events"), "{}", refused.body);
 
+    let advice = "`Prefer: handling=lenient`";
+    assert!(refused.json["detail"].as_str().unwrap().contains(advice), "{}", refused.body);
+    // Where no event is valid, there is nothing that it would have taken.
+    for headers in [&[][..], &[("prefer", "handling=lenient")]] {
+        for (bad, detail) in [
+            ("[7]", "the event is invalid, and nothing was stored; fix what `errors` names"),
+            (
+                "[7, 8]",
+                "2 of the events are invalid, and there are no others, so nothing was stored; fix those that `errors` names",
+            ),
+        ] {
+            let refused = server.post_with(bad, headers).await;
+            assert_eq!((refused.status.as_u16(), &refused.json["detail"]), (422, &json!(detail)), "{bad}");
+        }
+    }
+
     let taken = server.post_with(&mixed, &[("prefer", "respond-async, handling=lenient")]).await;
     assert_eq!(taken.status, StatusCode::ACCEPTED, "{}", taken.body);
     assert_eq!(taken.headers["preference-applied"], "handling=lenient");

@@ -1,6 +1,9 @@
-//! A whole api, with both of its ports, while Valkey is away.
+//! A whole api, with both of its ports, while Valkey is away, or a password is wrong.
 
+use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use flagmeter_api::config::Config;
@@ -197,4 +200,96 @@ async fn an_api_that_never_reached_valkey_does_not_take_the_place_of_one_that_di
         assert_eq!(api.post().await.status, 202);
     })
     .await;
+}
+
+/// What is said of a password of PostgreSQL that is wrong.
+const WRONG_PASSWORD: &str =
+    "PostgreSQL refuses the login: correct the user, the password or the database in DATABASE_URL";
+
+/// The test's database with a password that is wrong.
+fn with_wrong_password(pool: &PgPool) -> PgPool {
+    let wrong = pool.connect_options().as_ref().clone().password("s3cret-and-wrong");
+    sqlx::postgres::PgPoolOptions::new().connect_lazy_with(wrong)
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn an_api_whose_database_password_is_wrong_says_so_and_not_that_postgresql_is_away(pool: PgPool) {
+    let valkey = Doorway::new(Door::Open).await;
+    Api::run(&with_wrong_password(&pool), &valkey.url, async |api: Api| {
+        until("its readiness says so", async || {
+            TcpStream::connect(api.admin).await.ok()?;
+            let body = api.readyz().await.body;
+            assert!(!body.contains("PostgreSQL does not answer"), "{body}");
+            body.contains(&format!("[!] usage: {WRONG_PASSWORD}: usage stays as it was read last\n"))
+                .then_some(())
+        })
+        .await;
+    })
+    .await;
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn an_api_whose_valkey_password_is_wrong_is_not_ready_and_says_so(pool: PgPool) {
+    let valkey = Doorway::new(Door::Open).await;
+    let url = valkey.url.replacen("redis://", "redis://nobody:s3cret-and-wrong@", 1);
+    Api::run(&pool, &url, async |api: Api| {
+        until("its readiness says so", async || {
+            TcpStream::connect(api.admin).await.ok()?;
+            let ready = api.readyz().await;
+            let expected =
+                "[-] queue: Valkey refuses the login: correct the user or the password in VALKEY_URL\n";
+            (ready.status == 503 && ready.body.contains(expected)).then_some(())
+        })
+        .await;
+    })
+    .await;
+}
+
+/// The program itself, which ends with the test.
+struct Program(Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn the_log_has_the_causes_of_a_wrong_password_in_json_and_no_password(pool: PgPool) {
+    let valkey = Doorway::new(Door::Open).await;
+    let mut program = Command::new(env!("CARGO_BIN_EXE_flagmeter-api"));
+    program
+        .env_clear()
+        .env("DATABASE_URL", with_wrong_password(&pool).connect_options().to_url_lossy().as_str())
+        .env("VALKEY_URL", valkey.url.replacen("redis://", "redis://nobody:s3cret-and-wrong@", 1))
+        .env("FLAGMETER_AUTH", "disabled")
+        .env("FLAGMETER_LISTEN", free_address().await.to_string())
+        .env("FLAGMETER_ADMIN_LISTEN", free_address().await.to_string())
+        .stdout(Stdio::piped());
+    let mut program = Program(program.spawn().unwrap());
+    let (sender, lines) = mpsc::channel();
+    let output = BufReader::new(program.0.stdout.take().unwrap());
+    std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+
+    let mut expected = vec![
+        // what the message says, what is among the causes
+        (WRONG_PASSWORD, "password authentication failed"),
+        ("Valkey refuses the login", "password authentication failed"),
+    ];
+    let found = tokio::task::spawn_blocking(move || {
+        let start = Instant::now();
+        while !expected.is_empty() {
+            assert!(start.elapsed() < Duration::from_secs(20), "not said: {expected:?}");
+            let line = lines.recv_timeout(Duration::from_secs(20)).unwrap();
+            assert!(!line.contains("s3cret"), "{line}");
+            let event: Value = serde_json::from_str(&line).unwrap();
+            let message = event["message"].as_str().unwrap();
+            let causes = event["error.sources"].to_string().to_lowercase();
+            expected.retain(|(said, cause)| {
+                event["level"] != "WARN" || !message.contains(said) || !causes.contains(&cause.to_lowercase())
+            });
+        }
+    });
+    found.await.unwrap();
 }

@@ -8,38 +8,40 @@ use flagmeter_core::quota;
 use flagmeter_store::PgPool;
 use flagmeter_store::postgres::deliveries::{self, Alert, Delivery, Kind};
 
-use super::no_tenant;
-use crate::database::failed;
+use crate::database::{READS, failed};
+use crate::no_tenant;
+use crate::output::{self, Form};
 
-/// List a tenant's alerts, the newest first, a line for each message.
+/// List a tenant's alerts and what became of their messages
 ///
-/// Exit code 0; 1 if there is no such tenant.
+/// The newest first, a line for each message.
 #[derive(clap::Args)]
+#[command(after_long_help = "Exit code 0; 1 if there is no such tenant.")]
 pub(super) struct Arguments {
     /// The tenant's id: the name of its Tenant resource
     tenant: String,
     /// How many alerts at most
     #[arg(long, value_name = "NUMBER", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     limit: u16,
-    /// Print one JSON array instead of a table
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    form: Form,
 }
 
 pub(super) async fn run(arguments: Arguments, pool: &PgPool) -> anyhow::Result<ExitCode> {
     let alerts = deliveries::list(pool, &arguments.tenant, arguments.limit.into()).await.map_err(failed(
+        pool,
         "the alerts could not be read",
-        "is DATABASE_URL right, and the database migrated?",
+        READS,
     ))?;
     if alerts.is_empty() && !deliveries::exists(pool, &arguments.tenant).await? {
         bail!(no_tenant(&arguments.tenant));
     }
-    if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&alerts)?);
+    if arguments.form.json {
+        output::print_json(&alerts)?;
     } else if alerts.is_empty() {
-        println!("{} has had no alerts", arguments.tenant);
+        output::print(&format!("{} has had no alerts\n", arguments.tenant))?;
     } else {
-        print!("{}", table(&alerts));
+        output::print(&table(&alerts))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -73,7 +75,7 @@ fn rows(alert: &Alert) -> Vec<String> {
         ])
     };
     if alert.deliveries.is_empty() {
-        let detail = alert.superseded_by.map(|other| format!("told by alert {other}"));
+        let detail = alert.superseded_by.map(|other| format!("sent with alert {other}"));
         return vec![row("-", "-", detail.unwrap_or_default())];
     }
     let of = |delivery: &Delivery| {

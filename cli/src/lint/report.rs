@@ -1,4 +1,4 @@
-//! What is told, to people and to machines.
+//! What is printed, for people and for machines.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -67,6 +67,8 @@ pub(super) struct Report {
     unreadable: Vec<Unreadable>,
     /// What the API server takes, and what will not do what it should.
     pub(super) warnings: Vec<Finding>,
+    /// Whether the API server leaves rules unchecked because of some of the problems.
+    pub(super) unchecked: bool,
     /// Times that a Secret is named which is not among the files.
     pub(super) unknown_secrets: usize,
 }
@@ -152,6 +154,9 @@ impl Report {
             let _ = write!(text, "; {} could not be read", count(self.unreadable.len(), "file"));
         }
         text.push('\n');
+        if self.unchecked {
+            text.push_str("some rules are only checked once these problems are corrected; lint again then\n");
+        }
         if self.unknown_secrets > 0 {
             let _ = writeln!(
                 text,

@@ -1,5 +1,6 @@
 //! `crdgen` prints the Tenant's `CustomResourceDefinition`; `crdgen --write` writes it where it is committed.
 
+use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -18,7 +19,11 @@ fn main() -> ExitCode {
 fn run(argument: Option<&str>) -> Result<(), Box<dyn std::error::Error>> {
     let yaml = manifest::yaml()?;
     match argument {
-        None => print!("{yaml}"),
+        // Nobody has to read it all.
+        None => match std::io::stdout().write_all(yaml.as_bytes()) {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(error.into()),
+            _ => {}
+        },
         Some("--write") => {
             let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
             for path in manifest::PATHS {

@@ -98,14 +98,16 @@ pub(super) fn store(value: &mut Value) {
     entries_mut(value).for_each(store);
 }
 
-/// Whether `text` is a URL by `isURL`, with the scheme https and a host name: what Go's `url.Parse` takes.
-pub(super) fn is_https_url(text: &str) -> bool {
-    const SCHEME: &str = "https://";
-    let is_https = text.get(..SCHEME.len()).is_some_and(|start| start.eq_ignore_ascii_case(SCHEME));
-    if !is_https || text.bytes().any(|byte| byte < b' ' || byte == 0x7f) {
+/// Whether `text` is a URL by `isURL`, with the scheme https or http and a host name: what Go's `url.Parse` takes.
+pub(super) fn is_web_url(text: &str) -> bool {
+    let after = |scheme: &str| {
+        let (start, rest) = text.split_at_checked(scheme.len())?;
+        start.eq_ignore_ascii_case(scheme).then_some(rest)
+    };
+    let Some(rest) = after("https://").or_else(|| after("http://")) else { return false };
+    if text.bytes().any(|byte| byte < b' ' || byte == 0x7f) {
         return false;
     }
-    let rest = &text[SCHEME.len()..];
     // `isURL` asks for a request's URI, in which a fragment is a part of the path, or even of the host.
     let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
     let path = rest.split('?').next().unwrap_or_default();
@@ -248,6 +250,7 @@ mod tests {
         for url in [
             "https://a",
             "HTTPS://a",
+            "http://a:80/x",
             "https://a:80",
             "https://a:",
             "https://user:pw@a",
@@ -276,7 +279,7 @@ mod tests {
             "https://a/^`{}",
             "https://[::ffff:1.2.3.4]",
         ] {
-            assert!(is_https_url(url), "{url:?}");
+            assert!(is_web_url(url), "{url:?}");
         }
         for url in [
             "",
@@ -289,6 +292,8 @@ mod tests {
             "https:a",
             "https:/a",
             "https:///a",
+            "http:///a",
+            "ftp://a",
             "https://a:x",
             "https://:80",
             "https://user@",
@@ -323,9 +328,8 @@ mod tests {
             "https://[1.2.3.4]",
             "https://[zz]",
             "https://[::1]x",
-            "http://a",
         ] {
-            assert!(!is_https_url(url), "{url:?}");
+            assert!(!is_web_url(url), "{url:?}");
         }
     }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::go::{self, quoted};
 use super::prune::child;
 use super::{Found, Problem, Reason};
-use crate::{instant, text, used_by};
+use crate::{instant, settings, text, used_by};
 
 /// What a rule says of a value.
 pub(super) enum Answer {
@@ -24,10 +24,10 @@ pub(super) fn rule(text: &str) -> Option<Rule> {
     let rule: Rule = match text {
         "self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$')" => is_tenant_id,
         "self != 'Local' && timestamp('2000-01-01T00:00:00Z').getFullYear(self) > 0" => is_time_zone,
-        "isURL(self) && url(self).getScheme() == 'https' && url(self).getHostname() != ''" => is_https_url,
         "has(self.url) != has(self.secretRef)" => |value| one_of(value, ["url", "secretRef"]),
         "has(self.url) != has(self.urlSecretRef)" => |value| one_of(value, ["url", "urlSecretRef"]),
         "self.from < self.until" => is_span,
+        settings::URL_RULE => is_web_url,
         text::RULE => is_shown_as_it_is,
         used_by::NAME_RULE => is_secret_name,
         _ => return None,
@@ -118,8 +118,8 @@ fn is_time_zone(value: &Value) -> Answer {
     }
 }
 
-fn is_https_url(value: &Value) -> Answer {
-    answer(value.as_str().is_some_and(go::is_https_url))
+fn is_web_url(value: &Value) -> Answer {
+    answer(value.as_str().is_some_and(go::is_web_url))
 }
 
 fn one_of(value: &Value, fields: [&str; 2]) -> Answer {

@@ -10,8 +10,9 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use prometheus::{Registry, TextEncoder};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use crate::listen;
 
 /// What must be so before the process should be sent work. Each condition starts out unmet.
 #[derive(Debug, Clone)]
@@ -45,7 +46,7 @@ impl Readiness {
         self.lock().insert(condition, Condition::Impaired(why.to_owned()));
     }
 
-    /// `condition` is not met, and why. The reason is shown to whoever can reach the admin port, so
+    /// `condition` is not met, and why. The reason is shown to anyone who can reach the admin port, so
     /// it names no address and no secret.
     pub fn unmet(&self, condition: &'static str, why: &str) {
         self.lock().insert(condition, Condition::Unmet(why.to_owned()));
@@ -62,8 +63,9 @@ impl Readiness {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A line for each condition.
-    fn report(&self) -> String {
+    /// A line for each condition, as `/readyz` answers: `[+]` is met, `[!]` impaired, `[-]` unmet.
+    #[must_use]
+    pub fn report(&self) -> String {
         let line = |(name, condition): (&&str, &Condition)| match condition {
             Condition::Met => format!("[+] {name}\n"),
             Condition::Impaired(why) => format!("[!] {name}: {why}\n"),
@@ -91,14 +93,14 @@ pub fn registry() -> Registry {
 ///
 /// # Errors
 ///
-/// If the address cannot be listened on.
+/// If the address, which is the value of `FLAGMETER_ADMIN_LISTEN`, cannot be listened on.
 pub async fn serve(
-    listen: SocketAddr,
+    address: SocketAddr,
     registry: Registry,
     readiness: Readiness,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
-    let listener = TcpListener::bind(listen).await?;
+    let listener = listen::on("FLAGMETER_ADMIN_LISTEN", address).await?;
     tracing::info!(address = %listener.local_addr()?, "admin port open");
     axum::serve(listener, router(registry, readiness))
         .with_graceful_shutdown(shutdown.cancelled_owned())

@@ -50,7 +50,7 @@ pub struct Env {
 
 /// Everything that is wrong with the settings, a line each.
 #[derive(Debug, thiserror::Error)]
-#[error("the settings are not usable:\n  {}", .0.join("\n  "))]
+#[error("invalid configuration:\n  {}", .0.join("\n  "))]
 pub struct Faults(Vec<String>);
 
 impl Env {
@@ -113,8 +113,25 @@ impl Env {
 
     #[expect(clippy::needless_pass_by_value, reason = "the callers have no other use for it")]
     fn parse<T: FromStr<Err: Display>>(&mut self, name: &str, text: String) -> Option<T> {
-        text.parse().map_err(|fault| self.fault(name, &format_args!("is not valid: {fault}"))).ok()
+        text.parse()
+            .map_err(|fault: T::Err| self.fault(name, &format_args!("is not valid: {}", plain(&fault))))
+            .ok()
     }
+}
+
+/// A fault in words that say what is allowed, also where the standard library only says what it met.
+fn plain(fault: &dyn Display) -> String {
+    let text = fault.to_string();
+    let plain = match text.as_str() {
+        "invalid digit found in string" => "must be a whole number, in digits alone",
+        "invalid float literal" => "must be a number, such as 1.5",
+        "number too large to fit in target type" => "the number is too large",
+        "number too small to fit in target type" => "the number is too small",
+        "provided string was not `true` or `false`" => "must be `true` or `false`",
+        "invalid socket address syntax" => "must be an IP address and a port, such as 0.0.0.0:3000",
+        _ => return text,
+    };
+    plain.to_owned()
 }
 
 /// Variables that are no text belong to somebody else.
@@ -135,6 +152,32 @@ mod tests {
         assert!(faults.contains("PORT is not valid"), "{faults}");
         assert!(faults.contains("EMPTY must be set"), "{faults}");
         assert!(!faults.contains("s3cret"), "{faults}");
+    }
+
+    /// Reads a setting.
+    type Read = fn(&mut Env);
+
+    #[test]
+    fn a_value_of_the_wrong_form_is_answered_with_the_form_that_is_expected() {
+        let cases: [(&str, Read, &str); 6] = [
+            ("3000", |env| _ = env.required::<std::net::SocketAddr>("X"), "such as 0.0.0.0:3000"),
+            (
+                "localhost:3000",
+                |env| _ = env.required::<std::net::SocketAddr>("X"),
+                "must be an IP address and a port",
+            ),
+            ("35d", |env| _ = env.required::<u16>("X"), "must be a whole number, in digits alone"),
+            ("99999", |env| _ = env.required::<u16>("X"), "the number is too large"),
+            ("yes", |env| _ = env.required::<bool>("X"), "must be `true` or `false`"),
+            ("1,5", |env| _ = env.required::<f64>("X"), "must be a number, such as 1.5"),
+        ];
+        for (value, read, expected) in cases {
+            let mut env = Env::of([("X", value)]);
+            read(&mut env);
+            let faults = env.finish(|| Some(())).unwrap_err().to_string();
+            assert!(faults.starts_with("invalid configuration:\n  X is not valid: "), "{faults}");
+            assert!(faults.contains(expected), "{value}: {faults}");
+        }
     }
 
     #[test]

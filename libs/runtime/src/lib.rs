@@ -2,6 +2,7 @@
 //!
 //! - [`env`] holds settings, which are read once, all faults reported together.
 //! - [`telemetry`] is logs.
+//! - [`listen`] opens a port, or says why it cannot be opened.
 //! - [`admin`] is the port with `/metrics`, `/livez` and `/readyz`.
 //! - [`shutdown`] is SIGTERM and SIGINT as a token.
 //! - [`clock`] is the only place that asks what time it is.
@@ -9,6 +10,7 @@
 pub mod admin;
 pub mod clock;
 pub mod env;
+pub mod listen;
 pub mod shutdown;
 pub mod telemetry;
 

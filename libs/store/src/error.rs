@@ -1,6 +1,6 @@
 //! What can go wrong with the stores.
 
-use deadpool_redis::redis::RedisError;
+use deadpool_redis::redis::{ErrorKind, RedisError};
 use flagmeter_core::rollup::SumOverflow;
 
 /// A statement or command that failed. `doing` completes "failed to …".
@@ -14,9 +14,18 @@ pub enum StoreError {
         /// PostgreSQL's or the driver's word.
         source: sqlx::Error,
     },
+    /// The database's URL is not one.
+    #[error("DATABASE_URL must be a URL such as postgres://user:password@host:5432/database")]
+    DatabaseUrl(#[source] Option<sqlx::Error>),
+    /// The queue's URL is not one.
+    #[error("VALKEY_URL must be a URL such as redis://user:password@host:6379")]
+    QueueUrl(#[source] RedisError),
     /// PostgreSQL did not answer in the time that its caller had.
     #[error("PostgreSQL did not answer")]
     Silent,
+    /// Valkey did not answer in the time that its caller had.
+    #[error("Valkey did not answer")]
+    QueueSilent,
     /// The migrations could not be applied, or those in the database are not this build's.
     #[error("failed to migrate the database")]
     Migrate(#[source] sqlx::migrate::MigrateError),
@@ -58,7 +67,11 @@ impl StoreError {
     /// in time. One that answers and refuses is not, nor one whose name nobody knows.
     #[must_use]
     pub fn is_queue_away(&self) -> bool {
-        matches!(self, Self::Queue { source, .. } if source.is_connection_dropped() || source.is_timeout())
+        match self {
+            Self::QueueSilent => true,
+            Self::Queue { source, .. } => source.is_connection_dropped() || source.is_timeout(),
+            _ => false,
+        }
     }
 
     /// Whether Valkey has no memory left for what was added, and so took none of it.
@@ -89,6 +102,44 @@ impl StoreError {
                 }
             }
             _ => false,
+        }
+    }
+
+    /// Whether PostgreSQL or Valkey answered, and refused the login: a user or a password that is wrong, or a database
+    /// that does not exist. Waiting does not help, an edit of the URL does.
+    #[must_use]
+    pub fn is_refused_login(&self) -> bool {
+        match self {
+            Self::Postgres { source, .. } | Self::Migrate(sqlx::migrate::MigrateError::Execute(source)) => {
+                // Class 28: invalid authorization. 3D000: no such database.
+                matches!(source, sqlx::Error::Database(error)
+                    if error.code().is_some_and(|code| code.starts_with("28") || code == "3D000"))
+            }
+            Self::Queue { source, .. } => {
+                source.kind() == ErrorKind::AuthenticationFailed
+                    || matches!(source.code(), Some("WRONGPASS" | "NOAUTH"))
+            }
+            _ => false,
+        }
+    }
+
+    /// What keeps the answer of PostgreSQL or Valkey from being had, as a sentence without an address or a secret, such
+    /// as "PostgreSQL does not answer".
+    #[must_use]
+    pub fn in_short(&self) -> &'static str {
+        match self {
+            Self::Queue { .. } if self.is_refused_login() => {
+                "Valkey refuses the login: correct the user or the password in VALKEY_URL"
+            }
+            Self::QueueSilent => "Valkey does not answer",
+            Self::Queue { .. } if self.is_queue_away() => "Valkey does not answer",
+            Self::Queue { .. } | Self::QueueUrl(_) => "Valkey cannot be reached, or refuses: see VALKEY_URL",
+            _ if self.is_refused_login() => {
+                "PostgreSQL refuses the login: correct the user, the password or the database in DATABASE_URL"
+            }
+            _ if self.is_of_the_data() => "PostgreSQL answers, and what is stored cannot be read",
+            _ if self.is_unreachable() => "PostgreSQL does not answer",
+            _ => "PostgreSQL refuses a statement",
         }
     }
 
@@ -208,5 +259,57 @@ mod tests {
         let error = StoreError::postgres("try")(unreadable.fetch_one(&pool).await.unwrap_err());
         assert!(error.is_of_the_data() && !error.is_in_the_data(), "{error:?}");
         assert!(StoreError::Silent.is_unreachable() && !StoreError::Silent.is_of_the_data());
+    }
+
+    #[sqlx::test(migrator = "crate::MIGRATOR")]
+    async fn a_login_that_is_refused_is_no_outage_and_says_which_setting_to_correct(pool: PgPool) {
+        let good = pool.connect_options();
+        let wrong = [
+            good.as_ref().clone().password("wrong"),
+            good.as_ref().clone().username("nobody"),
+            good.as_ref().clone().database("nowhere"),
+        ];
+        for options in wrong {
+            let pool = sqlx::postgres::PgPoolOptions::new().connect_lazy_with(options);
+            let error = crate::postgres::is_migrated(&pool).await.unwrap_err();
+            assert!(error.is_refused_login() && !error.is_unreachable(), "{error:?}");
+            assert!(
+                error.in_short().contains("correct the user, the password or the database in DATABASE_URL")
+            );
+        }
+        assert!(!StoreError::Silent.is_refused_login());
+        assert_eq!(StoreError::Silent.in_short(), "PostgreSQL does not answer");
+    }
+
+    #[tokio::test]
+    async fn a_wrong_password_of_valkey_is_no_outage() {
+        let url = crate::testing::url().replace("redis://", "redis://nobody:wrong@");
+        let queue = crate::queue::EventQueue::new(&url).unwrap();
+        let error = queue.durability().await.unwrap_err();
+        assert!(error.is_refused_login() && !error.is_queue_away(), "{error:?}");
+        assert!(error.in_short().contains("VALKEY_URL"));
+    }
+
+    #[tokio::test]
+    async fn a_url_that_is_none_is_answered_with_the_form_of_one_and_not_shown() {
+        let pool = |url: &str| crate::postgres::pool(url, "test", 1).unwrap_err();
+        let queue = |url: &str| crate::queue::EventQueue::new(url).err().unwrap();
+        for error in [
+            pool("s3cret"),
+            pool("mysql://s3cret@host/database"),
+            pool("postgres://user:s3cret@host:99999/database"),
+            queue("s3cret"),
+            queue("http://:s3cret@host"),
+        ] {
+            let text = with_causes(&error);
+            assert!(text.contains("must be a URL such as"), "{text}");
+            assert!(!text.contains("s3cret"), "{text}");
+        }
+    }
+
+    /// The error and its causes.
+    fn with_causes(error: &dyn std::error::Error) -> String {
+        let below = error.source().map(|cause| format!(": {}", with_causes(cause)));
+        error.to_string() + &below.unwrap_or_default()
     }
 }

@@ -116,13 +116,13 @@ impl EventQueue {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Queue`] if `url` is no such URL.
+    /// [`StoreError::QueueUrl`] if `url` is no such URL.
     pub fn new(url: &str) -> Result<Self, StoreError> {
         Self::of_stream(url, STREAM.to_owned())
     }
 
     pub(crate) fn of_stream(url: &str, stream: String) -> Result<Self, StoreError> {
-        let client = Client::open(url).map_err(StoreError::queue("read the queue's URL"))?;
+        let client = Client::open(url).map_err(StoreError::QueueUrl)?;
         Ok(Self { client, stream, connection: Mutex::default() })
     }
 

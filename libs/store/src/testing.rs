@@ -147,6 +147,6 @@ pub async fn lose_queue(stream: &str) -> Result<(), StoreError> {
 }
 
 #[expect(clippy::expect_used, clippy::disallowed_methods, reason = "tests are told where their servers are")]
-fn url() -> String {
+pub(crate) fn url() -> String {
     std::env::var("VALKEY_URL").expect("VALKEY_URL is set by `cargo xtask test`")
 }

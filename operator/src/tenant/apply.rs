@@ -2,6 +2,7 @@
 
 use flagmeter_crds::Tenant;
 use flagmeter_store::postgres::tenants::{self, Change, ChangeKind, SealedWebhook};
+use flagmeter_store::sealed::Column;
 use jiff::Timestamp;
 use kube::ResourceExt;
 
@@ -50,12 +51,13 @@ pub(super) async fn apply(
         return Ok(Applied::new(None, plan.problem));
     };
     let id = tenant.name_any();
-    let seal = |url: &String| ctx.sealer.seal(&id, url);
-    let sealed_url = write.slack_url.as_ref().map(seal).transpose().map_err(Error::Seal)?;
-    let sealed_webhook = write
-        .webhook
-        .as_ref()
-        .map(|texts| Ok(SealedWebhook { url: seal(&texts.url)?, secret: seal(&texts.secret)? }));
+    let seal = |column, text: &str| ctx.sealer.seal(&id, column, text);
+    let sealed_url = write.slack_url.as_ref().map(|url| seal(Column::SlackUrl, url));
+    let sealed_url = sealed_url.transpose().map_err(Error::Seal)?;
+    let sealed_webhook = write.webhook.as_ref().map(|texts| {
+        let url = seal(Column::WebhookUrl, &texts.url)?;
+        Ok(SealedWebhook { url, secret: seal(Column::WebhookSecret, &texts.secret)? })
+    });
     let sealed_webhook = sealed_webhook.transpose().map_err(Error::Seal)?;
     let change = Change {
         kind: write.kind,

@@ -278,7 +278,7 @@ fn ask(asked: &Asked, tenant: &Guarded) {
 /// Says once that usage cannot be read, not every few seconds. Answers that it is known.
 fn log_once(known: bool, error: &StoreError) -> bool {
     if !known {
-        tracing::warn!(error = chain(error), "failed to read the usage");
+        tracing::warn!(error = chain(error), "failed to read the usage: {}", error.in_short());
     }
     true
 }

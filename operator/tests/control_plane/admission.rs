@@ -66,7 +66,7 @@ async fn a_bad_tenant_is_refused_with_what_is_allowed() {
             (with("timeZone", json!("Local")), "spec.timeZone", "the name of an IANA time zone"),
             (with("timeZone", json!("")), "spec.timeZone", "at least 1 chars"),
             (
-                slack(json!({ "url": "http://hooks.slack.com/services/T0/B0/x" })),
+                slack(json!({ "url": "ftp://hooks.slack.com/services/T0/B0/x" })),
                 "spec.alerts.slack.url",
                 "must be an https URL",
             ),
@@ -93,7 +93,7 @@ async fn a_bad_tenant_is_refused_with_what_is_allowed() {
                 "must have at most 10 items",
             ),
             (
-                webhook(json!({ "url": "http://example.com", "secretRef": reference })),
+                webhook(json!({ "url": "ftp://example.com", "secretRef": reference })),
                 "spec.alerts.webhook.url",
                 "must be an https URL",
             ),

@@ -3,6 +3,7 @@
 use flagmeter_crds::{Tenant, UsageStatus};
 use flagmeter_store::PgPool;
 use flagmeter_store::postgres::tenants::{self, TenantRow};
+use flagmeter_store::sealed::Column;
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
@@ -47,7 +48,8 @@ async fn event(cluster: &Cluster, reason: &str) -> Event {
 async fn stored_url(db: &PgPool, table: &str) -> Option<String> {
     let query = sqlx::AssertSqlSafe(format!("SELECT url FROM {table} WHERE tenant = 'acme'"));
     let sealed: Option<Vec<u8>> = sqlx::query_scalar(query).fetch_optional(db).await.unwrap();
-    sealer().open("acme", &sealed?)
+    let column = if table == "webhooks" { Column::WebhookUrl } else { Column::SlackUrl };
+    sealer().open("acme", column, &sealed?)
 }
 
 async fn kinds(db: &PgPool) -> Vec<String> {

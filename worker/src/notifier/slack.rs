@@ -6,9 +6,9 @@
 use flagmeter_core::delivery::Attempt;
 use serde_json::{Value, json};
 
-use super::Verdict;
 use super::message::Message;
 use super::post::Answer;
+use super::{Verdict, redirected};
 
 /// The most characters of a header's text.
 const HEADER_LIMIT: usize = 150;
@@ -107,15 +107,14 @@ pub(super) fn judge(answer: &Answer) -> Verdict {
             403 | 404 | 410 => format!(
                 "Slack answered {status}: the webhook does not work any more; make a new one and put its URL into the tenant's settings"
             ),
-            300..=399 => format!(
-                "the receiver answered {status}, a redirect, which is not followed; put the URL that it leads to into the tenant's settings"
-            ),
+            300..=399 => redirected(status),
             429 => "Slack answered 429: too many messages".to_owned(),
             _ => format!("Slack answered {status}"),
         },
     };
     let attempt = match status {
-        400 | 403 | 404 | 410 => Attempt::Refused,
+        // Slack redirects nobody, so a redirect says that the URL is another one: only an edit helps.
+        300..=399 | 400 | 403 | 404 | 410 => Attempt::Refused,
         _ => Attempt::Failed { retry_after: None },
     };
     Verdict { attempt, why }

@@ -12,9 +12,9 @@ use ring::hmac;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::Verdict;
 use super::message::Message;
 use super::post::Answer;
+use super::{Verdict, redirected};
 
 /// A key that messages are signed with.
 pub(super) struct Key(hmac::Key);
@@ -76,7 +76,8 @@ pub(super) fn headers(id: Uuid, now: Timestamp, body: &[u8], keys: &[Key]) -> Ve
     named.into_iter().filter_map(header).collect()
 }
 
-/// What the receiver's answer means: 410 is its word for "never again", everything else may change.
+/// What the receiver's answer means: 410 is its word for "never again", 301 and 308 are those for "not here". Everything
+/// else may change.
 pub(super) fn judge(answer: &Answer) -> Verdict {
     let status = answer.status.as_u16();
     match status {
@@ -86,10 +87,11 @@ pub(super) fn judge(answer: &Answer) -> Verdict {
             why: "the receiver answered 410 Gone: it wants no more messages; change the webhook's URL, or remove it"
                 .to_owned(),
         },
-        300..=399 => Verdict {
-            attempt: Attempt::Failed { retry_after: None },
-            why: format!("the receiver answered {status}, a redirect, which is not followed; put the URL that it leads to into the tenant's settings"),
-        },
+        // Moved for good: only an edit of the URL helps. The other redirects may pass.
+        301 | 308 => Verdict { attempt: Attempt::Refused, why: redirected(status) },
+        300..=399 => {
+            Verdict { attempt: Attempt::Failed { retry_after: None }, why: redirected(status) }
+        }
         _ => Verdict {
             attempt: Attempt::Failed { retry_after: None },
             why: format!("the receiver answered {status}"),
@@ -104,13 +106,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_gone_ends_it_and_a_redirect_says_what_to_do() {
+    fn gone_and_moved_for_good_end_it_and_a_redirect_says_what_to_do() {
         let again = Attempt::Failed { retry_after: None };
         let cases = [
             // status, what it means, part of what is said
             (200, Attempt::Taken, ""),
             (204, Attempt::Taken, ""),
+            (301, Attempt::Refused, "edit the URL in the tenant's settings"),
             (302, again, "a redirect, which is not followed"),
+            (307, again, "edit the URL in the tenant's settings"),
+            (308, Attempt::Refused, "edit the URL in the tenant's settings"),
             (400, again, "the receiver answered 400"),
             (404, again, "the receiver answered 404"),
             (410, Attempt::Refused, "410 Gone"),

@@ -42,11 +42,11 @@ pub(crate) fn run(folder: &Path, purge: bool) -> Result<ExitCode> {
         bail!("could not stop {}", left.join(", "));
     }
     if stopped == 0 {
-        println!("Nothing was running in {}.", state.shown());
+        say!("Nothing was running in {}.", state.shown());
     }
     if purge {
         state.purge()?;
-        println!("The data in {} are gone.", state.shown());
+        say!("The data in {} are gone.", state.shown());
     }
     Ok(ExitCode::SUCCESS)
 }

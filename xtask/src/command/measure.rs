@@ -135,7 +135,7 @@ fn on_own_servers(work: impl FnOnce(&mut State, &Progress) -> Result<ExitCode>) 
         let _ = fs::remove_dir_all(state.data(name));
     }
     if !matches!(outcome, Ok(ExitCode::SUCCESS)) {
-        eprintln!("the logs are in {}", state.logs().display());
+        note!("the logs are in {}", state.logs().display());
     }
     outcome
 }
@@ -167,10 +167,8 @@ fn tenants(state: &mut State, quick: bool, progress: &Progress) -> Result<ExitCo
     benchmark.env("DATABASE_URL", Postgres::superuser_url(&system.settings));
     benchmark.env("KUBECONFIG", state.kubeconfig());
     let watch = || system.check_all(&servers);
-    let finished = Execution::new(benchmark, MEASURE_LIMIT)
-        .on_line(&|line| println!("{line}"))
-        .watched(&watch)
-        .finish()?;
+    let finished =
+        Execution::new(benchmark, MEASURE_LIMIT).on_line(&|line| say!("{line}")).watched(&watch).finish()?;
     Ok(if finished.status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -217,10 +215,8 @@ fn on_stores(
     loadtest.arg("--logs").arg(state.logs()).arg("--results").arg(results);
     loadtest.env("DATABASE_URL", &database).env("VALKEY_URL", Valkey::url(&system.settings));
     let watch = || system.check_all(&STORES);
-    let finished = Execution::new(loadtest, MEASURE_LIMIT)
-        .on_line(&|line| println!("{line}"))
-        .watched(&watch)
-        .finish()?;
+    let finished =
+        Execution::new(loadtest, MEASURE_LIMIT).on_line(&|line| say!("{line}")).watched(&watch).finish()?;
     Ok(if finished.status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -32,9 +32,9 @@ pub(crate) fn run(folder: &Path) -> Result<ExitCode> {
     let registry = state.registry();
     let supervisor = registry.running(SUPERVISOR);
     if registry.entries().iter().all(|entry| !entry.is_running()) {
-        println!("Nothing is running in {}.", state.shown());
+        say!("Nothing is running in {}.", state.shown());
         if let Ok(reason) = fs::read_to_string(state.ended()) {
-            println!("The last system ended because {reason}");
+            say!("The last system ended because {reason}");
         }
         return Ok(ExitCode::from(NOT_RUNNING));
     }
@@ -49,7 +49,7 @@ pub(crate) fn run(folder: &Path) -> Result<ExitCode> {
     });
     print(&state, &rows);
     if let Ok(environment) = Environment::read(&state) {
-        println!("\nAPI and dashboard: {}", environment.api_url);
+        say!("\nAPI and dashboard: {}", environment.api_url);
     }
     let healthy = rows.iter().all(|row| row.trouble.is_empty());
     Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::from(NOT_RUNNING) })
@@ -104,7 +104,7 @@ fn print(state: &State, rows: &[Row]) {
     let table = Table::read();
     let registry = state.registry();
     let width = rows.iter().map(|row| row.part.len()).max().unwrap_or_default();
-    println!("{:width$}  {:>7}  {:>9}  {:<21}  {:>9}  HEALTH", "PART", "PID", "UP", "ADDRESS", "MEMORY");
+    say!("{:width$}  {:>7}  {:>9}  {:<21}  {:>9}  HEALTH", "PART", "PID", "UP", "ADDRESS", "MEMORY");
     let mut total = 0;
     for row in rows {
         let (mut pid, mut up, mut memory) = ("-".to_owned(), "-".to_owned(), "-".to_owned());
@@ -116,9 +116,9 @@ fn print(state: &State, rows: &[Row]) {
             memory = mebibytes(kibibytes);
         }
         let health = if row.trouble.is_empty() { "healthy" } else { &row.trouble };
-        println!("{:width$}  {pid:>7}  {up:>9}  {:<21}  {memory:>9}  {health}", row.part, row.address);
+        say!("{:width$}  {pid:>7}  {up:>9}  {:<21}  {memory:>9}  {health}", row.part, row.address);
     }
-    println!("{:width$}  {:>7}  {:>9}  {:<21}  {:>9}", "together", "", "", "", mebibytes(total));
+    say!("{:width$}  {:>7}  {:>9}  {:<21}  {:>9}", "together", "", "", "", mebibytes(total));
 }
 
 /// Processes with a row of their own: they are not counted again in that of the one that started them.

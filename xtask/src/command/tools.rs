@@ -16,7 +16,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     progress.expect(search.steps());
     let tools = search.fetch(&progress)?;
     for (tool, path, origin) in tools.rows() {
-        println!("{:<24} {origin:<10} {}", tool.title(), path.display());
+        say!("{:<24} {origin:<10} {}", tool.title(), path.display());
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -176,7 +176,7 @@ fn running_already(state: &State) -> Result<ExitCode> {
     let Ok(environment) = Environment::read(state) else {
         bail!("another `up` is bringing up the system in {}", state.folder().display());
     };
-    println!("It is running already, in {}.", state.folder().display());
+    say!("It is running already, in {}.", state.folder().display());
     announce(state, &environment, true);
     Ok(ExitCode::SUCCESS)
 }
@@ -192,7 +192,7 @@ fn announce(state: &State, environment: &Environment, in_background: bool) {
         (true, ".dev") => "cargo xtask down".to_owned(),
         (true, other) => format!("cargo xtask --state {other} down"),
     };
-    println!(
+    say!(
         r#"
   Dashboard     {url}/   (user admin, password {token})
   Send usage    curl -sS {url}/events -H 'Authorization: Bearer {key}' \

@@ -48,7 +48,7 @@ fn as_json(row: &Row<'_>) -> serde_json::Value {
     })
 }
 
-/// Keeps an entry that cannot be read, once, however often it is delivered.
+/// Keeps an entry that cannot be read, once, however often it is delivered. Answers whether it was new.
 ///
 /// # Errors
 ///
@@ -58,7 +58,7 @@ pub async fn add_unreadable(
     entry_id: &str,
     payload: &[u8],
     reason: Unreadable,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let reason = match reason {
         Unreadable::Version(_) => "unknown_version",
         Unreadable::Checksum => "wrong_checksum",
@@ -74,7 +74,7 @@ pub async fn add_unreadable(
     )
     .execute(pool)
     .await
-    .map(drop)
+    .map(|done| done.rows_affected() == 1)
     .map_err(StoreError::postgres("keep an entry in dead_letters"))
 }
 

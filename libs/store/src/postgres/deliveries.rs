@@ -14,7 +14,9 @@ use jiff_sqlx::ToSqlx;
 use serde::Serialize;
 use uuid::Uuid;
 
-pub use self::desk::{Alert, Delivery, Told, Wanted, add_test, exists, find, list, newest, resend};
+pub use self::desk::{
+    Alert, Delivery, Test, Told, Wanted, exists, find, is_alert_of, list, newest, resend, send_test,
+};
 use super::settings;
 use crate::{PgPool, StoreError};
 

@@ -45,11 +45,11 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 /// `pg_stat_activity` shows.
 ///
 /// A caller may stop waiting for an answer. Its connection is dropped if the answer does not come soon afterwards, so
-/// that a server which never gives it (frozen, or its host gone) does not keep the pool's places for ever.
+/// that a server which never gives it (frozen, or its host gone) does not keep the pool's places forever.
 ///
 /// # Errors
 ///
-/// [`StoreError::Postgres`] if `url` is not a PostgreSQL URL. Nothing is connected to yet.
+/// [`StoreError::DatabaseUrl`] if `url` is not a PostgreSQL URL. Nothing is connected to yet.
 pub fn pool(url: &str, application: &str, connections: u32) -> Result<PgPool, StoreError> {
     let pool = pool_of(connections).after_release(|connection, _| {
         Box::pin(async move {
@@ -83,7 +83,11 @@ pub fn counting_pool(url: &str, application: &str, connections: u32) -> Result<P
 }
 
 fn options(url: &str, application: &str) -> Result<PgConnectOptions, StoreError> {
-    let options: PgConnectOptions = url.parse().map_err(StoreError::postgres("read the database's URL"))?;
+    // Any scheme would do for the driver.
+    if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+        return Err(StoreError::DatabaseUrl(None));
+    }
+    let options: PgConnectOptions = url.parse().map_err(|error| StoreError::DatabaseUrl(Some(error)))?;
     Ok(options.application_name(application))
 }
 

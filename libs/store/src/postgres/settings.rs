@@ -7,6 +7,7 @@ use flagmeter_core::threshold::Thresholds;
 use jiff::{Timestamp, tz::TimeZone};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sqlx::PgExecutor;
 
 /// How much a tenant may use, by which periods, and what is recorded of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +25,23 @@ pub(super) struct Columns {
     pub(super) billing_day: i16,
     pub(super) time_zone: String,
     pub(super) calendars: Value,
+}
+
+/// The settings of `tenant`; `None` if there is no such tenant, or its row has no billing day.
+pub(super) async fn find(
+    database: impl PgExecutor<'_>,
+    tenant: &str,
+) -> Result<Option<TenantSettings>, sqlx::Error> {
+    let row = sqlx::query_as!(
+        Columns,
+        "SELECT monthly_quota, quota_boosts, thresholds, billing_day, time_zone, calendars
+         FROM tenants
+         WHERE id = $1",
+        tenant,
+    )
+    .fetch_optional(database)
+    .await?;
+    Ok(row.and_then(Columns::read))
 }
 
 impl Columns {

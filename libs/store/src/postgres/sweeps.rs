@@ -1,11 +1,13 @@
 //! Sweeps that were in doubt, and a person's word on them. A namespace is "" where all are meant.
 
 use jiff::Timestamp;
+use serde::Serialize;
 
 use crate::{PgPool, StoreError};
 
 /// A sweep that detached nothing, because too many tenants seemed to be gone.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct RefusedSweep {
     /// Whose tenants.
     pub namespace: String,

@@ -17,7 +17,7 @@ pub use super::slack_webhooks::SlackRow;
 pub use super::tenant_changes::{ChangeKind, OPERATOR};
 pub use super::webhooks::{SealedWebhook, WebhookRow};
 use super::{settings, slack_webhooks, tenant_changes, terms, webhooks};
-use crate::sealed::Sealer;
+use crate::sealed::{Column, Sealer};
 use crate::{PgPool, StoreError};
 
 /// The resource that a row belongs to.
@@ -169,7 +169,9 @@ pub async fn find(pool: &PgPool, sealer: &Sealer, id: &str) -> Result<Option<Fou
             owner: Owner { namespace: found.owner_namespace, uid: found.owner_uid },
             detached_at: found.detached_at.map(jiff_sqlx::Timestamp::to_jiff),
             slack: found.url.zip(found.enabled).map(|(sealed, enabled)| SlackRow {
-                fingerprint: sealer.open(id, &sealed).map(|url| sealer.fingerprint(id, &url)),
+                fingerprint: sealer
+                    .open(id, Column::SlackUrl, &sealed)
+                    .map(|url| sealer.fingerprint(id, &url)),
                 enabled,
             }),
             webhook: webhook(found.webhook_url, found.webhook_secret, found.webhook_enabled),

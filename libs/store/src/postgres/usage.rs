@@ -1,9 +1,11 @@
 //! Tokens by billing period, and by feature within it, as readers ask for them: they are written with the count
 //! ([`totals`](super::totals)), so that a reader never sums.
 
+use flagmeter_core::period::BillingPeriod;
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
 
+use super::settings;
 use crate::{PgPool, StoreError};
 
 /// A tenant's total in a period.
@@ -189,6 +191,38 @@ pub async fn periods(
     Ok(periods)
 }
 
+/// What a tenant has used in the period that is open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Open {
+    /// The period.
+    pub period: BillingPeriod,
+    /// Tokens a billing period, with the boosts that hold now.
+    pub monthly_quota: i64,
+    /// The same without boosts.
+    pub base_quota: i64,
+    /// Tokens.
+    pub total_tokens: i64,
+    /// Tokens by feature, in the order of their names; they add up to the total.
+    pub features: Vec<(String, i64)>,
+}
+
+/// What `tenant` has used in the period that is open at `now`; `None` if there is no such tenant.
+///
+/// # Errors
+///
+/// [`StoreError::Postgres`]; the same call may be made again.
+pub async fn open(pool: &PgPool, tenant: &str, now: Timestamp) -> Result<Option<Open>, StoreError> {
+    let failed = StoreError::postgres("read a tenant's usage");
+    let Some(settings) = settings::find(pool, tenant).await.map_err(&failed)? else { return Ok(None) };
+    let period = settings.calendar.period(now);
+    // The newest in which something was counted may be an earlier one.
+    let newest = periods(pool, tenant, now, 1).await?.pop().filter(|newest| newest.start == period.start);
+    let (total_tokens, features) =
+        newest.map(|newest| (newest.total_tokens, newest.features)).unwrap_or_default();
+    let (monthly_quota, base_quota) = (settings.quota.at(now), settings.quota.base);
+    Ok(Some(Open { period, monthly_quota, base_quota, total_tokens, features }))
+}
+
 #[cfg(test)]
 mod tests {
     use jiff::SignedDuration;
@@ -231,5 +265,14 @@ mod tests {
         assert_eq!(periods(&pool, "acme", before, 12).await.unwrap(), [june.clone(), may]);
         assert_eq!(periods(&pool, "acme", begun, 2).await.unwrap(), [july, june]);
         assert_eq!(periods(&pool, "nobody", begun, 12).await.unwrap(), []);
+
+        let open_at = async |tenant, instant| open(&pool, tenant, at(instant)).await.unwrap();
+        let june = open_at("acme", "2026-06-30T23:59:59Z").await.unwrap();
+        assert_eq!((june.total_tokens, june.monthly_quota, june.base_quota), (1, 1_000_000, 1_000_000));
+        assert_eq!(june.features, [("f".to_owned(), 1)]);
+        assert_eq!((june.period.start, june.period.end), (at("2026-06-01T00:00:00Z"), begun));
+        let empty = open_at("acme", "2026-08-15T00:00:00Z").await.unwrap();
+        assert_eq!((empty.total_tokens, empty.features), (0, Vec::new()), "not that of July");
+        assert_eq!(open_at("nobody", "2026-06-15T00:00:00Z").await, None);
     }
 }

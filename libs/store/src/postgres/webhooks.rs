@@ -6,7 +6,7 @@ use serde::Serialize;
 use sqlx::PgConnection;
 
 use crate::StoreError;
-use crate::sealed::Sealer;
+use crate::sealed::{Column, Sealer};
 
 /// For how long messages are signed with the former secret too, so that a receiver can change over.
 const BOTH_SECRETS: SignedDuration = SignedDuration::from_hours(24);
@@ -25,9 +25,11 @@ pub struct WebhookRow {
 impl WebhookRow {
     /// The row of what is stored, sealed, for `tenant`.
     pub(super) fn of(sealer: &Sealer, tenant: &str, url: &[u8], secret: &[u8], enabled: bool) -> Self {
-        let fingerprint =
-            |sealed: &[u8]| sealer.open(tenant, sealed).map(|text| sealer.fingerprint(tenant, &text));
-        Self { url: fingerprint(url), secret: fingerprint(secret), enabled }
+        let fingerprint = |column, sealed: &[u8]| {
+            sealer.open(tenant, column, sealed).map(|text| sealer.fingerprint(tenant, &text))
+        };
+        let url = fingerprint(Column::WebhookUrl, url);
+        Self { url, secret: fingerprint(Column::WebhookSecret, secret), enabled }
     }
 }
 

@@ -131,12 +131,16 @@ fn refusals_end_it_and_say_what_to_do_and_everything_else_is_tried_again() {
         (404, "no_service", "make a new one"),
         (404, "<html>", "make a new one"),
         (410, "channel_is_archived\n", "restore it"),
+        (301, "", "edit the URL in the tenant's settings"),
+        (302, "<html>", "edit the URL in the tenant's settings"),
+        (307, "", "`flagmeter alerts resend`"),
+        (308, "", "edit the URL in the tenant's settings"),
     ] {
         let verdict = judge(status, body);
         assert_eq!(verdict.attempt, Attempt::Refused, "{status}");
         assert!(verdict.why.contains(part) && !verdict.why.contains("html"), "{}", verdict.why);
     }
-    for status in [302, 408, 429, 500, 502, 503] {
+    for status in [408, 429, 500, 502, 503] {
         let verdict = judge(status, "https://hooks.slack.com/services/secret");
         assert_eq!(verdict.attempt, Attempt::Failed { retry_after: None }, "{status}");
         assert!(

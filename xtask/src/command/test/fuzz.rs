@@ -28,7 +28,7 @@ const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer
 /// Fuzzes each target in `fuzz/`. The build, which is kept, and each target count as one.
 pub(super) fn run(progress: &Progress) -> Tally {
     let Some(nightly) = nightly() else {
-        println!("  skipped fuzzing: no nightly compiler: not fuzzed");
+        say!("  skipped fuzzing: no nightly compiler: not fuzzed");
         return Tally::default();
     };
     let mut built = None;

@@ -56,11 +56,11 @@ pub(super) fn one(name: &str, progress: &Progress, check: impl FnOnce(&dyn Fn(&s
     let seconds = started.elapsed().as_secs_f32();
     match outcome {
         Ok(()) => {
-            println!("  ok      {name} ({seconds:.1} s)");
+            say!("  ok      {name} ({seconds:.1} s)");
             Tally::PASSED
         }
         Err(error) => {
-            println!("  FAILED  {name} ({seconds:.1} s)\n{error:#}\n");
+            say!("  FAILED  {name} ({seconds:.1} s)\n{error:#}\n");
             Tally::FAILED
         }
     }

@@ -89,10 +89,10 @@ pub(crate) fn run(layers: &[Layer], only: Option<&str>) -> Result<ExitCode> {
         ground.clear();
     } else {
         ground.stop();
-        println!("\nthe servers' logs are in {}", ground.logs());
+        say!("\nthe servers' logs are in {}", ground.logs());
     }
     if let Err(error) = outcome {
-        println!("\nerror: {error:#}");
+        say!("\nerror: {error:#}");
         rows.push(Row {
             layer: *chosen.get(rows.len()).unwrap_or(&Layer::Lint),
             tally: Tally::FAILED,
@@ -113,13 +113,13 @@ fn run_layers(
 ) -> Result<()> {
     let mut suites = None;
     for layer in chosen.iter().copied() {
-        println!("\n{}", layer.name());
+        say!("\n{}", layer.name());
         let started = Instant::now();
         let tally = match run_layer(layer, only, ground, progress, &mut suites) {
             Ok(tally) => tally,
             Err(error) => {
                 interrupt::check()?;
-                println!("  FAILED  {}\n{error:#}\n", layer.name());
+                say!("  FAILED  {}\n{error:#}\n", layer.name());
                 Tally::FAILED
             }
         };
@@ -157,7 +157,7 @@ fn run_layer(
     }
     let mut tally = suites.run(layer, only, ground, progress)?;
     if let Err(error) = ground.check() {
-        println!("  FAILED  a server died\n{error:#}\n");
+        say!("  FAILED  a server died\n{error:#}\n");
         tally += Tally::FAILED;
     }
     Ok(tally)
@@ -169,7 +169,7 @@ fn speed() -> Tally {
         Ok(ExitCode::SUCCESS) => Tally::PASSED,
         Ok(_) => Tally::FAILED,
         Err(error) => {
-            println!("  FAILED  the quick benchmark\n{error:#}\n");
+            say!("  FAILED  the quick benchmark\n{error:#}\n");
             Tally::FAILED
         }
     }

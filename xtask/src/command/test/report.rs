@@ -60,14 +60,14 @@ pub(crate) struct Row {
 
 /// Prints the table and, as the very last line, the sum; returns the sum.
 pub(crate) fn close(rows: &[Row]) -> Tally {
-    println!("\n{:<10} {:>7} {:>7} {:>8} {:>8}", "LAYER", "PASSED", "FAILED", "SKIPPED", "SECONDS");
+    say!("\n{:<10} {:>7} {:>7} {:>8} {:>8}", "LAYER", "PASSED", "FAILED", "SKIPPED", "SECONDS");
     let mut sum = Tally::default();
     for Row { layer, tally, took } in rows {
         let (name, seconds) = (layer.name(), took.as_secs_f32());
-        println!("{name:<10} {:>7} {:>7} {:>8} {seconds:>8.1}", tally.passed, tally.failed, tally.skipped);
+        say!("{name:<10} {:>7} {:>7} {:>8} {seconds:>8.1}", tally.passed, tally.failed, tally.skipped);
         sum += *tally;
     }
-    println!("\n{} passed, {} failed, {} skipped", sum.passed, sum.failed, sum.skipped);
+    say!("\n{} passed, {} failed, {} skipped", sum.passed, sum.failed, sum.skipped);
     sum
 }
 

@@ -113,7 +113,7 @@ fn run(command: Command, title: &str, progress: &Progress) -> Result<Tally> {
         Ok(finished) => finished,
         Err(error) => {
             crate::interrupt::check()?;
-            println!("  FAILED  {title} ({seconds:.1} s)\n{error:#}\n");
+            say!("  FAILED  {title} ({seconds:.1} s)\n{error:#}\n");
             return Ok(Tally::FAILED);
         }
     };
@@ -124,14 +124,14 @@ fn run(command: Command, title: &str, progress: &Progress) -> Result<Tally> {
         tally.failed = 1;
     }
     if tally.failed > 0 {
-        println!(
+        say!(
             "  FAILED  {title}: {} of {} ({seconds:.1} s, {status})",
             tally.failed,
             tally.passed + tally.failed
         );
-        println!("{}\n", lines.join("\n"));
+        say!("{}\n", lines.join("\n"));
     } else if tally.passed + tally.skipped > 0 {
-        println!("  ok      {title}: {} passed ({seconds:.1} s)", tally.passed);
+        say!("  ok      {title}: {} passed ({seconds:.1} s)", tally.passed);
     }
     Ok(tally)
 }

@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
 use serde::Serialize;
+use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
 use super::{Channel, Kind};
-use crate::postgres::settings::Columns;
+use crate::postgres::settings;
 use crate::{PgPool, StoreError};
 
 /// An alert, as people list it.
@@ -179,6 +180,14 @@ async fn of_alerts(pool: &PgPool, alerts: &[i64]) -> Result<HashMap<i64, Vec<Del
 ///
 /// [`StoreError::Postgres`]; nothing is sent again, or, if only the answer was lost, everything is.
 pub async fn resend(pool: &PgPool, wanted: Wanted<'_>, now: Timestamp) -> Result<Vec<Channel>, StoreError> {
+    send(pool, wanted, now).await
+}
+
+async fn send(
+    database: impl PgExecutor<'_>,
+    wanted: Wanted<'_>,
+    now: Timestamp,
+) -> Result<Vec<Channel>, StoreError> {
     let channels = sqlx::query_scalar!(
         "INSERT INTO alert_deliveries (alert, channel, next_attempt_at, tried_since)
          SELECT alerts.id, alert_channels.channel, $4::timestamptz, $4::timestamptz
@@ -202,7 +211,7 @@ pub async fn resend(pool: &PgPool, wanted: Wanted<'_>, now: Timestamp) -> Result
         wanted.channel.map(Channel::as_str),
         now.to_sqlx() as jiff_sqlx::Timestamp,
     )
-    .fetch_all(pool)
+    .fetch_all(database)
     .await
     .map_err(StoreError::postgres("send an alert again"))?;
     Ok(channels.iter().map(|channel| Channel::of(channel)).collect())
@@ -220,25 +229,68 @@ pub async fn exists(pool: &PgPool, tenant: &str) -> Result<bool, StoreError> {
         .map_err(StoreError::postgres("look for a tenant"))
 }
 
-/// Adds an alert that is only a test, with the quota of `now` and what the tenant used of it in the open period;
-/// [`resend`] makes its messages. Answers its number; `None` if there is no such tenant.
+/// Whether there is an alert of this number, and it is `tenant`'s.
 ///
 /// # Errors
 ///
-/// [`StoreError::Postgres`]; there is no test, or, if only the answer was lost, one without messages.
-pub async fn add_test(pool: &PgPool, tenant: &str, now: Timestamp) -> Result<Option<i64>, StoreError> {
-    let failed = StoreError::postgres("add a test of a tenant's channels");
-    let row = sqlx::query_as!(
-        Columns,
-        "SELECT monthly_quota, quota_boosts, thresholds, billing_day, time_zone, calendars
-         FROM tenants
-         WHERE id = $1",
+/// [`StoreError::Postgres`]; the same call may be made again.
+pub async fn is_alert_of(pool: &PgPool, alert: i64, tenant: &str) -> Result<bool, StoreError> {
+    sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM alerts WHERE id = $1 AND tenant = $2) AS "exists!""#,
+        alert,
         tenant,
     )
-    .fetch_optional(pool)
+    .fetch_one(pool)
     .await
-    .map_err(&failed)?;
-    let Some(settings) = row.and_then(Columns::read) else { return Ok(None) };
+    .map_err(StoreError::postgres("look for an alert"))
+}
+
+/// A test of a tenant's channels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Test {
+    /// There is no such tenant.
+    NoTenant,
+    /// The tenant has no such channel that is turned on. Nothing was written.
+    NoChannel,
+    /// It is due now.
+    Sent {
+        /// The alert's number.
+        alert: i64,
+        /// To which channels it goes; at least one.
+        channels: Vec<Channel>,
+    },
+}
+
+/// Adds an alert that is only a test, with the quota of `now` and what the tenant used of it in the open period, and its
+/// messages to `channel`, or to every channel that the tenant has and has not turned off.
+///
+/// # Errors
+///
+/// [`StoreError::Postgres`]; there is no test, or, if only the answer was lost, one that is sent.
+pub async fn send_test(
+    pool: &PgPool,
+    tenant: &str,
+    channel: Option<Channel>,
+    now: Timestamp,
+) -> Result<Test, StoreError> {
+    let failed = StoreError::postgres("add a test of a tenant's channels");
+    let mut tx = pool.begin().await.map_err(&failed)?;
+    let Some(alert) = add_test(&mut tx, tenant, now).await? else { return Ok(Test::NoTenant) };
+    let channels = send(&mut *tx, Wanted { tenant, alert, channel }, now).await?;
+    if channels.is_empty() {
+        // With it goes the alert, which would have reached nobody.
+        tx.rollback().await.map_err(&failed)?;
+        return Ok(Test::NoChannel);
+    }
+    tx.commit().await.map_err(&failed)?;
+    Ok(Test::Sent { alert, channels })
+}
+
+/// The test, without messages yet.
+async fn add_test(tx: &mut PgConnection, tenant: &str, now: Timestamp) -> Result<Option<i64>, StoreError> {
+    let failed = StoreError::postgres("add a test of a tenant's channels");
+    let settings = settings::find(&mut *tx, tenant).await.map_err(&failed)?;
+    let Some(settings) = settings else { return Ok(None) };
     let period = settings.calendar.period(now);
     let highest = settings.thresholds.percents().last().copied();
     sqlx::query_scalar!(
@@ -253,7 +305,7 @@ pub async fn add_test(pool: &PgPool, tenant: &str, now: Timestamp) -> Result<Opt
         highest,
         settings.quota.at(now),
     )
-    .fetch_one(pool)
+    .fetch_one(tx)
     .await
     .map(Some)
     .map_err(&failed)

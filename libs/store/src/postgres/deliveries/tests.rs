@@ -18,9 +18,11 @@ async fn outbox(pool: &PgPool) -> i64 {
         b"a sealed secret of 28 bytes or so",
     )
     .await;
-    let alert = add_test(pool, "acme", at(testing::NOON)).await.unwrap().unwrap();
-    let wanted = Wanted { tenant: "acme", alert, channel: None };
-    assert_eq!(resend(pool, wanted, at(testing::NOON)).await.unwrap(), Channel::ALL);
+    let Test::Sent { alert, channels } = send_test(pool, "acme", None, at(testing::NOON)).await.unwrap()
+    else {
+        panic!("acme has both channels")
+    };
+    assert_eq!(channels, Channel::ALL);
     alert
 }
 
@@ -121,12 +123,42 @@ async fn a_test_shows_the_period_and_the_quota_that_counting_has(pool: PgPool) {
     .execute(&pool)
     .await
     .unwrap();
-    let number = add_test(&pool, "acme", at(testing::NOON)).await.unwrap().unwrap();
+    testing::add_channels(
+        &pool,
+        "acme",
+        b"a sealed url of at least 28 bytes",
+        b"a sealed secret of 28 bytes or so",
+    )
+    .await;
+    let Test::Sent { alert: number, .. } = send_test(&pool, "acme", None, at(testing::NOON)).await.unwrap()
+    else {
+        panic!("acme has both channels")
+    };
     let test = list(&pool, "acme", 10).await.unwrap().remove(0);
     assert_eq!((test.id, test.kind, test.threshold), (number, Kind::Test, 80));
     assert_eq!((test.total_tokens, test.monthly_quota), (250, 1_000_005));
     assert_eq!(test.period_start, at("2026-06-01T00:00:00Z"));
-    assert_eq!(add_test(&pool, "globex", at(testing::NOON)).await.unwrap(), None);
+    assert!(is_alert_of(&pool, number, "acme").await.unwrap());
+    assert!(!is_alert_of(&pool, number, "globex").await.unwrap());
+    assert_eq!(send_test(&pool, "globex", None, at(testing::NOON)).await.unwrap(), Test::NoTenant);
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_test_that_nobody_would_get_leaves_no_alert_behind(pool: PgPool) {
+    testing::add_tenant(&pool, "acme").await;
+    let test = async |channel| send_test(&pool, "acme", channel, at(testing::NOON)).await.unwrap();
+    assert_eq!(test(None).await, Test::NoChannel);
+    testing::add_channels(
+        &pool,
+        "acme",
+        b"a sealed url of at least 28 bytes",
+        b"a sealed secret of 28 bytes or so",
+    )
+    .await;
+    sqlx::query("UPDATE slack_webhooks SET enabled = false").execute(&pool).await.unwrap();
+    assert_eq!(test(Some(Channel::Slack)).await, Test::NoChannel);
+    assert_eq!(list(&pool, "acme", 10).await.unwrap(), []);
+    assert!(matches!(test(None).await, Test::Sent { channels, .. } if channels == [Channel::Webhook]));
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]

@@ -32,7 +32,7 @@ fn change_to<'a>(kind: ChangeKind, before: Option<&'a TenantRow>, after: &'a Ten
 }
 
 async fn create(pool: &PgPool, row: &TenantRow) -> bool {
-    let url = sealer().seal(&row.id, URL).unwrap();
+    let url = sealer().seal(&row.id, Column::SlackUrl, URL).unwrap();
     let change = Change { sealed_url: Some(&url), ..change_to(ChangeKind::Created, None, row) };
     write(pool, &change).await.unwrap()
 }
@@ -176,8 +176,8 @@ async fn a_webhooks_former_secret_stays_for_a_day_beside_the_new_one(pool: PgPoo
         enabled,
     };
     let sealed = |secret: &str| SealedWebhook {
-        url: sealer.seal("acme", URL).unwrap(),
-        secret: sealer.seal("acme", secret).unwrap(),
+        url: sealer.seal("acme", Column::WebhookUrl, URL).unwrap(),
+        secret: sealer.seal("acme", Column::WebhookSecret, secret).unwrap(),
     };
     let mut before = acme();
     for (webhook, sealed) in [
@@ -198,13 +198,69 @@ async fn a_webhooks_former_secret_stays_for_a_day_beside_the_new_one(pool: PgPoo
                 .fetch_one(&pool)
                 .await
                 .unwrap();
-        let previous = previous.and_then(|sealed| sealer.open("acme", &sealed));
+        let previous = previous.and_then(|sealed| sealer.open("acme", Column::WebhookSecret, &sealed));
         let expected = is_new.then(|| ("whsec_1".to_owned(), "2026-03-21 12:00:00".to_owned()));
         assert_eq!(previous.zip(until), expected);
         before = after;
     }
     assert!(write(&pool, &change_to(ChangeKind::Changed, Some(&before), &acme())).await.unwrap());
     assert_eq!(found(&pool).await.row, acme());
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_sealed_text_that_was_moved_to_another_column_does_not_open_there(pool: PgPool) {
+    let sealer = sealer();
+    create(&pool, &acme()).await;
+    let webhook = WebhookRow {
+        url: Some(sealer.fingerprint("acme", URL)),
+        secret: Some(sealer.fingerprint("acme", "whsec_1")),
+        enabled: true,
+    };
+    let sealed = SealedWebhook {
+        url: sealer.seal("acme", Column::WebhookUrl, URL).unwrap(),
+        secret: sealer.seal("acme", Column::WebhookSecret, "whsec_1").unwrap(),
+    };
+    let after = TenantRow { webhook: Some(webhook), ..acme() };
+    let before = acme();
+    let change =
+        Change { sealed_webhook: Some(&sealed), ..change_to(ChangeKind::Changed, Some(&before), &after) };
+    assert!(write(&pool, &change).await.unwrap());
+    // Anyone who may write the table could have one text used in place of the other, without the key.
+    sqlx::query("UPDATE webhooks SET url = secret").execute(&pool).await.unwrap();
+    let moved = found(&pool).await.row.webhook.unwrap();
+    assert_eq!((moved.url, moved.secret.is_some()), (None, true));
+}
+
+#[sqlx::test(migrator = "crate::MIGRATOR")]
+async fn a_url_that_a_former_version_sealed_reads_as_the_same_and_is_sealed_anew_with_the_next_write(
+    pool: PgPool,
+) {
+    let sealer: Sealer = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=".parse().unwrap();
+    let url = "https://hooks.slack.com/services/T0/B0/x";
+    // Sealed for the tenant alone, by that key.
+    let former =
+        "AAECAwQFBgcICQoL09LhVlPEKVaWBYivU0e7z8+lACSW/igvAq9K9sjkWMF9h+qLM/M90DqYT58qkU0wl8KOOUVa9Q8=";
+    let row = TenantRow {
+        slack: Some(SlackRow { fingerprint: Some(sealer.fingerprint("acme", url)), enabled: true }),
+        ..acme()
+    };
+    create(&pool, &row).await;
+    sqlx::query("UPDATE slack_webhooks SET url = decode($1, 'base64')")
+        .bind(former)
+        .execute(&pool)
+        .await
+        .unwrap();
+    let found = find(&pool, &sealer, "acme").await.unwrap().unwrap();
+    assert_eq!(found.row, row, "so the operator leaves it as it is");
+
+    let sealed = sealer.seal("acme", Column::SlackUrl, url).unwrap();
+    let after = TenantRow { monthly_quota: 2, ..row.clone() };
+    let change = Change { sealed_url: Some(&sealed), ..change_to(ChangeKind::Changed, Some(&row), &after) };
+    assert!(write(&pool, &change).await.unwrap());
+    let stored: Vec<u8> =
+        sqlx::query_scalar("SELECT url FROM slack_webhooks").fetch_one(&pool).await.unwrap();
+    assert_eq!(sealer.open("acme", Column::SlackUrl, &stored).as_deref(), Some(url));
+    assert_eq!(sealer.open("acme", Column::WebhookUrl, &stored), None, "bound to its column now");
 }
 
 #[sqlx::test(migrator = "crate::MIGRATOR")]
