@@ -31,6 +31,7 @@ mod tenant_changes;
 pub mod tenants;
 mod terms;
 mod totals;
+pub mod unread;
 pub mod usage;
 mod webhooks;
 
