@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 use self::preferences::{Handling, Preferences};
 use crate::auth::{Caller, Reason};
-use crate::batcher::{NotQueued, Receipt};
+use crate::batcher::NotQueued;
 use crate::directory::NotKnownYet;
 use crate::error::ApiError;
 use crate::features::Brought;
@@ -97,7 +97,7 @@ where
     }
     state.gate.check()?;
     let now = state.clock.now();
-    let (Parts { headers, .. }, body) = request.into_parts();
+    let (Parts { mut headers, .. }, body) = request.into_parts();
     let form = form::of(&headers)?;
     let preferences = Preferences::of(&headers);
     let body = state.bodies.read(&headers, caller.tenant(), body).await?;
@@ -109,41 +109,36 @@ where
     };
     let Read { body: read, ignored } = form.decode(&body.bytes, &reading).map_err(ApiError::Unreadable)?;
     // The events are all that is needed of it from here on. A list's ids take as much memory, and are held in its place.
-    let _held = Some(body).filter(|_| preferences.ids);
+    let held = Some(body).filter(|_| preferences.ids);
     let key = idempotency_key(&headers)?;
-    match read {
-        Events::One(event, id) => {
-            let sorted =
-                sort(iter::once(event), Wanted { list: false, ids: false }, key, state, caller, now)?;
-            take_one(state, headers, preferences, sorted, id, &ignored).await
-        }
+    let (event, id) = match read {
+        Events::One(event, id) => (event, id),
         Events::Many(events, ids) => {
             let wanted = Wanted { list: true, ids: preferences.ids };
             let sorted = sort(events.into_iter(), wanted, key, state, caller, now)?;
-            take_list(state, preferences, sorted, ids, ignored).await
+            // Boxed, or each connection would have room for it while it waits for a body.
+            let answer = Box::pin(take_list(state, preferences, sorted, ids, ignored)).await;
+            drop(held);
+            return answer;
         }
+    };
+    drop(held);
+    let wanted = Wanted { list: false, ids: false };
+    let Sorted { events, errors, brought, tally, .. } =
+        sort(iter::once(event), wanted, key, state, caller, now)?;
+    if !errors.is_empty() {
+        return Err(ApiError::Invalid(errors));
     }
-}
-
-/// Takes in an event that stands for itself, whose client wrote `id`.
-async fn take_one(
-    state: &AppState,
-    mut headers: HeaderMap,
-    preferences: Preferences,
-    sorted: Sorted<'_>,
-    id: Option<String>,
-    ignored: &[IgnoredField],
-) -> Result<Response, ApiError> {
-    if !sorted.errors.is_empty() {
-        return Err(ApiError::Invalid(sorted.errors));
-    }
-    let receipt = push(state, sorted.events, sorted.brought, sorted.tally).await?;
+    let receipt = state.batcher.push(events).await?;
+    state.metrics.accepted(1);
+    brought.keep();
+    tally.accepted(receipt.queued_at);
     let mut own = Uuid::encode_buffer();
     let own = receipt.first_id.hyphenated().encode_lower(&mut own);
     // Those of the request have the memory for those of the answer.
     headers.clear();
     preferences.of_one().applied_to(&mut headers);
-    Ok(one(headers, id.as_deref().unwrap_or(own), receipt.durability, ignored))
+    Ok(one(headers, id.as_deref().unwrap_or(own), receipt.durability, &ignored))
 }
 
 /// Takes in a list, whose client wrote `ids`, or those of its events that can be taken.
@@ -164,7 +159,10 @@ async fn take_list(
     let (own, durability) = if events.is_empty() {
         (Uuid::nil(), state.batcher.durability())
     } else {
-        let receipt = push(state, events, brought, tally).await?;
+        let receipt = state.batcher.push(events).await?;
+        state.metrics.accepted(accepted);
+        brought.keep();
+        tally.accepted(receipt.queued_at);
         (receipt.own_id, receipt.durability)
     };
     let answer = AcceptedMany {
@@ -178,21 +176,6 @@ async fn take_list(
     let mut response = (StatusCode::ACCEPTED, Json(answer)).into_response();
     preferences.applied_to(response.headers_mut());
     Ok(response)
-}
-
-/// Puts a request's events into the queue, and takes note of what they brought.
-async fn push(
-    state: &AppState,
-    events: Vec<UsageEvent>,
-    brought: Brought<'_>,
-    tally: Tally<'_>,
-) -> Result<Receipt, ApiError> {
-    let accepted = events.len();
-    let receipt = state.batcher.push(events).await?;
-    state.metrics.accepted(accepted);
-    brought.keep();
-    tally.accepted(receipt.queued_at);
-    Ok(receipt)
 }
 
 /// The ids under which a list's events are found: those that their client `written` has, or those that they got. `own` is
