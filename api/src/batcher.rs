@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use flagmeter_core::event::UsageEvent;
-use flagmeter_core::packed::Batch;
+use flagmeter_core::event::{EventId, UsageEvent};
+use flagmeter_core::packed::{Batch, id_in};
 use flagmeter_runtime::clock::Clock;
 use flagmeter_store::StoreError;
 use flagmeter_store::queue::{Durability, EventQueue};
@@ -64,6 +64,9 @@ struct Waiting {
 pub struct Receipt {
     /// The first event's id: the client's, or the one it was given.
     pub first_id: Uuid,
+    /// The id that the first event has if its client gave it none. Those of the others follow from it
+    /// ([`id_in`](flagmeter_core::packed::id_in)).
+    pub own_id: Uuid,
     /// When Valkey had answered.
     pub queued_at: Timestamp,
     /// What Valkey did before it answered.
@@ -112,14 +115,22 @@ impl Batcher {
     /// [`NotQueued`], which says whether the events may be in the queue all the same.
     pub async fn push(&self, events: Vec<UsageEvent>) -> Result<Receipt, NotQueued> {
         let count = events.len();
+        let given = events.first().and_then(|event| event.id);
         if self.events.fetch_add(count, Ordering::Relaxed) + count > WAITING {
             self.events.fetch_sub(count, Ordering::Relaxed);
             return Err(NotQueued::Full);
         }
         let (answer, answered) = oneshot::channel();
         self.waiting.send(Waiting { events, answer }).map_err(|_| NotQueued::Full)?;
-        let (first_id, queued_at) = answered.await.unwrap_or(Err(NotQueued::Unconfirmed))?;
-        Ok(Receipt { first_id, queued_at, durability: durability(self.durability.load(Ordering::Relaxed)) })
+        let (own_id, queued_at) = answered.await.unwrap_or(Err(NotQueued::Unconfirmed))?;
+        let first_id = given.map_or(own_id, EventId::uuid);
+        Ok(Receipt { first_id, own_id, queued_at, durability: self.durability() })
+    }
+
+    /// What Valkey does before it answers.
+    #[must_use]
+    pub fn durability(&self) -> Durability {
+        durability(self.durability.load(Ordering::Relaxed))
     }
 
     /// Asks Valkey how durable it is, now and then, for as long as it is polled. Calls `asked` with
@@ -215,7 +226,7 @@ impl Flusher {
                 let now = self.clock.now();
                 for (first, answer) in answers {
                     // Whoever hung up meanwhile has events that count all the same.
-                    let _ = answer.send(Ok((batch.event_id(first), now)));
+                    let _ = answer.send(Ok((id_in(batch.batch_id, first), now)));
                 }
                 self.metrics.flushed(count);
             }

@@ -66,7 +66,10 @@ pub enum ApiError {
     #[error("the store of counted events does not answer right now; ask again after a second")]
     StoreUnavailable,
     /// 404: there is no such path.
-    #[error("there is nothing at this path; events go to POST /events, usage is at GET /usage/{{tenant}}")]
+    #[error(
+        "there is nothing at this path; events go to POST /events, and GET /usage/{{tenant}}, GET /check/{{tenant}} and \
+         GET /events/{{tenant}}/{{id}} read. A path has no version before it and no slash at its end"
+    )]
     NotFound,
     /// 405: there is, but not for this method.
     #[error("this path does not take this method; the Allow header lists those it takes")]

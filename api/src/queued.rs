@@ -183,7 +183,8 @@ impl<'a> Tally<'a> {
             _ => self.room(tenant, tenant.period_of(event.occurred_at, now)),
         };
         let tokens = event.tokens.get();
-        if tokens <= room { Ok(tokens) } else { Err(TooManyTokens) }
+        // One of no tokens always fits, also where a period was filled beyond the bound before there was one.
+        if tokens <= room.max(0) { Ok(tokens) } else { Err(TooManyTokens) }
     }
 
     /// Begins the part of another tenant or period: how many tokens more that may hold.

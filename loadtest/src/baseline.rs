@@ -13,7 +13,7 @@ use axum::routing::post;
 use axum::serve::ListenerExt as _;
 use deadpool_redis::redis::AsyncCommands as _;
 use deadpool_redis::{Config, Pool, PoolConfig, Runtime};
-use flagmeter_core::event::{Arrival, Body, Form, UsageEvent, decode};
+use flagmeter_core::event::{Arrival, Body, Form, Reading, UsageEvent, decode};
 use flagmeter_runtime::clock::Clock;
 use flagmeter_runtime::env::{Env, Secret};
 use tokio::net::TcpListener;
@@ -80,8 +80,9 @@ async fn push(State(pool): State<Pool>, body: Bytes) -> StatusCode {
 }
 
 fn read(body: &[u8]) -> Option<UsageEvent> {
-    match decode(body, Form::Json, Arrival::at(Clock::system().now(), None), 1) {
-        Ok(Body::One(event, _)) => event.ok(),
-        _ => None,
+    let arrival = Arrival::at(Clock::system().now(), None);
+    match decode(body, Form::Json, &Reading::new(arrival, 1)).ok()?.body {
+        Body::One(event, _) => event.ok(),
+        Body::Many(..) => None,
     }
 }

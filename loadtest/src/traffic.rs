@@ -146,6 +146,8 @@ fn get(path: &str) -> Request {
 
 #[cfg(test)]
 mod tests {
+    use flagmeter_core::event;
+
     use super::*;
 
     #[test]
@@ -156,10 +158,9 @@ mod tests {
         let (_, body) = text.split_once("\r\n\r\n").unwrap();
         assert_eq!(body.len(), BODY_BYTES);
         let now = "2026-06-15T12:00:00Z".parse().unwrap();
-        let arrival = flagmeter_core::event::Arrival::at(now, None);
-        let read =
-            flagmeter_core::event::decode(body.as_bytes(), flagmeter_core::event::Form::Json, arrival, 1);
-        assert!(matches!(read, Ok(flagmeter_core::event::Body::One(Ok(_), None))), "{read:?}");
+        let reading = event::Reading::new(event::Arrival::at(now, None), 1);
+        let read = event::decode(body.as_bytes(), event::Form::Json, &reading).unwrap();
+        assert!(matches!(read.body, event::Body::One(Ok(_), None)), "{read:?}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use flagmeter_runtime::clock::Clock;
 use flagmeter_store::postgres::alerts;
 use flagmeter_store::postgres::batch::Counter;
 use flagmeter_store::postgres::retention::{self, Limits};
-use flagmeter_store::postgres::{self, dead_letters};
+use flagmeter_store::postgres::{self, dead_letters, unread};
 use flagmeter_store::queue::EventQueue;
 use flagmeter_store::{PgPool, StoreError};
 use jiff::Timestamp;
@@ -274,8 +274,27 @@ impl Drain {
         if let Err(error) = self.counter.prepare(TimeZone::UTC.to_datetime(now).date()).await {
             self.failed(Step::Prepare, &error);
         }
+        self.recover().await;
         if let Err(error) = self.forget(now).await {
             self.failed(Step::Forget, &error);
+        }
+    }
+
+    /// Counts what an older worker could not read, as while a release is rolled out.
+    async fn recover(&self) {
+        let start = Instant::now();
+        match unread::count(&self.pool, &self.counter).await {
+            Ok(recovered) if recovered.entries == 0 => {}
+            Ok(recovered) => {
+                let entries = recovered.entries;
+                tracing::info!(
+                    entries,
+                    events = recovered.events,
+                    "counted entries that an older worker could not read"
+                );
+                self.metrics.applied(recovered.applied, recovered.events, start.elapsed().as_secs_f64());
+            }
+            Err(error) => self.failed(Step::Apply, &error),
         }
     }
 

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flagmeter_core::event::UsageEvent;
+use flagmeter_core::packed::Unreadable;
 use flagmeter_core::quota::MAX_TOKENS;
 use flagmeter_runtime::admin::Readiness;
 use flagmeter_runtime::clock::Clock;
 use flagmeter_store::postgres::audit::{Book, books};
 use flagmeter_store::postgres::batch::Counter;
+use flagmeter_store::postgres::dead_letters;
 use flagmeter_store::postgres::retention::Limits;
 use flagmeter_store::queue::EventQueue;
 use flagmeter_store::{PgPool, testing};
@@ -308,6 +310,33 @@ async fn while_one_tenant_sends_events_that_cannot_be_counted_the_others_are_cou
     }
     until("the queue is empty", async || queue.depth().await.unwrap() == 0).await;
     assert_eq!(book(&pool, "poisonous").await.dead_letters, 4_999);
+    worker.shutdown.cancel();
+    worker.task.await.unwrap();
+}
+
+#[sqlx::test(migrator = "flagmeter_store::MIGRATOR")]
+async fn an_entry_that_an_older_worker_could_not_read_is_counted_once_by_one_that_can(pool: PgPool) {
+    testing::add_tenant(&pool, "acme").await;
+    let entry = testing::entry(1, [testing::event("acme", 0), testing::event("acme", 7)]);
+    let keep = async |entry_id: &str, payload: &[u8], reason: Unreadable| {
+        dead_letters::add_unreadable(&pool, entry_id, payload, reason).await.unwrap();
+    };
+    // The same entry twice, since the api may push one twice; one that was counted by another worker; and one that nobody
+    // can read.
+    keep("1-0", &entry.batch.encode(), Unreadable::Malformed).await;
+    keep("2-0", &entry.batch.encode(), Unreadable::Version(1)).await;
+    let counted = testing::entry(2, [testing::event("acme", 100)]);
+    keep("3-0", &counted.batch.encode(), Unreadable::Malformed).await;
+    Counter::new(pool.clone()).apply(&[counted]).await.unwrap();
+    keep("4-0", b"nothing", Unreadable::Malformed).await;
+
+    let worker = start(&pool, &stream(), "a");
+    let letters = async || -> Vec<String> {
+        sqlx::query_scalar("SELECT entry_id FROM dead_letters ORDER BY id").fetch_all(&pool).await.unwrap()
+    };
+    until("only what nobody can read is left", async || letters().await == ["4-0"]).await;
+    let book = book(&pool, "acme").await;
+    assert_eq!((book.events, book.event_tokens), (3, 107));
     worker.shutdown.cancel();
     worker.task.await.unwrap();
 }

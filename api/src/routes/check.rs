@@ -105,8 +105,10 @@ fn tokens(query: Option<&str>) -> Result<i64, ApiError> {
     let Some(query) = query else { return Ok(1) };
     let mut parameters = Parameters::of(Some(query), &["tokens"]);
     let tokens = parameters.take("tokens", |text| {
-        let tokens = text.parse::<i64>().ok().and_then(|tokens| TokenCount::try_from(tokens).ok());
-        tokens.ok_or("must be a whole number from 1 to 9007199254740991")
+        let tokens = text.parse::<i64>().ok().filter(|tokens| *tokens > 0);
+        tokens
+            .and_then(|tokens| TokenCount::try_from(tokens).ok())
+            .ok_or("must be a whole number from 1 to 9007199254740991")
     });
     parameters.finish()?;
     Ok(tokens.map_or(1, TokenCount::get))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -18,6 +18,7 @@ use serde::Serialize;
 use super::events::one;
 use crate::error::ApiError;
 use crate::routes::Route;
+use crate::routes::parameters::Parameters;
 use crate::routes::path::Path;
 use crate::state::AppState;
 
@@ -102,7 +103,9 @@ impl From<Found> for EventState {
 async fn find(
     State(state): State<Arc<AppState>>,
     Path((tenant, id)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
 ) -> Result<impl IntoResponse, ApiError> {
+    Parameters::none(query.as_deref())?;
     let found = look_for(&state, &tenant, &id).await?;
     Ok(Json(Answer { tenant, id, state: found.into() }))
 }
@@ -113,19 +116,22 @@ async fn find(
 async fn take_back(
     State(state): State<Arc<AppState>>,
     Path((tenant, id)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
+    // `?dryRun=true` must not take anything back.
+    Parameters::none(query.as_deref())?;
     state.gate.check()?;
     let Found::Counted(counted) = look_for(&state, &tenant, &id).await? else {
         return Err(ApiError::EventNotFound);
     };
     if counted.reversed_at.is_some() {
         // It is in PostgreSQL already, which has it on disk.
-        return Ok(one(HeaderMap::new(), &id, Durability::Fsync));
+        return Ok(one(HeaderMap::new(), &id, Durability::Fsync, &[]));
     }
     let reversal = reversal(&tenant, &id, &counted).ok_or(ApiError::EventNotFound)?;
     let receipt = state.batcher.push(vec![reversal]).await?;
     state.metrics.accepted(1);
-    Ok(one(HeaderMap::new(), &id, receipt.durability))
+    Ok(one(HeaderMap::new(), &id, receipt.durability, &[]))
 }
 
 /// The event against `counted`: it says the same, in the same minute. A row that is itself against another

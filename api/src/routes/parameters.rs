@@ -27,13 +27,25 @@ impl Parameters {
             return parameters;
         }
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            if !known.contains(&&*name) {
+            if known.is_empty() {
+                parameters.refuse(&name, &"is not known here; this path has no parameters");
+            } else if !known.contains(&&*name) {
                 parameters.refuse(&name, &format_args!("is not known here, but {}", known.join(", ")));
             } else if parameters.given.insert(name.to_string(), value.into()).is_some() {
                 parameters.refuse(&name, &"must come only once");
             }
         }
         parameters
+    }
+
+    /// Refuses every parameter of `query`, where there are none.
+    ///
+    /// # Errors
+    ///
+    /// [`ApiError::InvalidParameters`].
+    pub(crate) fn none(query: Option<&str>) -> Result<(), ApiError> {
+        // Nearly always there is no query, and then this is all that it costs.
+        query.map_or(Ok(()), |query| Self::of(Some(query), &[]).finish())
     }
 
     /// The value of `name`, if it was given and `read` can read it.

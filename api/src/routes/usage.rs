@@ -18,6 +18,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::error::ApiError;
+use crate::routes::parameters::Parameters;
 use crate::routes::{Route, json, path};
 use crate::state::AppState;
 use crate::tokens::Tokens;
@@ -79,10 +80,11 @@ async fn usage(State(state): State<Arc<AppState>>, uri: Uri) -> Result<Response,
 ///
 /// # Errors
 ///
-/// [`ApiError`]: no such tenant, or nothing was read yet.
+/// [`ApiError`]: no such tenant, a query, or nothing was read yet.
 pub(crate) fn answer(state: &AppState, uri: &Uri) -> Result<Response, ApiError> {
     let tenant = path::tenant(uri)?;
     let tenant = state.directory.find(&tenant)?.ok_or(ApiError::TenantNotFound)?;
+    Parameters::none(uri.query())?;
     let snapshot = state.usage.newest().ok_or(ApiError::NotReady)?;
     let now = state.clock.now();
     let current = snapshot.current(&tenant, now);

@@ -16,7 +16,7 @@ const SHOWN_CHARS: usize = 64;
 async fn of_many_wrong_events_the_first_twenty_errors_are_answered_and_how_many_more_there_are(pool: PgPool) {
     let server = Server::start(pool, &["acme"]).await;
     let wrong_tenant = json!({ "tenant": "x".repeat(63), "feature": "f", "tokens": 1 }).to_string();
-    let wrong_tokens = json!({ "tenant": "acme", "feature": "f", "tokens": 0 }).to_string();
+    let wrong_tokens = json!({ "tenant": "acme", "feature": "f", "tokens": -1 }).to_string();
     for (event, errors_each, code) in [
         ("{}", 3, "invalid_event"),
         (&*wrong_tenant, 1, "unknown_tenant"),

@@ -4,8 +4,11 @@
 mod auth;
 mod bounds;
 mod check;
+mod contract;
 mod door;
+mod mistakes;
 mod ready;
+mod sdks;
 mod server;
 mod usage;
 
@@ -65,13 +68,12 @@ async fn what_is_no_event_is_refused_with_a_code_and_what_to_do_and_is_not_queue
         ("7".to_owned(), json_type, 422, "invalid_event", "must be a JSON object"),
         ("[]".to_owned(), json_type, 422, "invalid_event", "at least one event"),
         (
-            event("acme", "0"),
+            event("acme", "-1"),
             json_type,
             422,
             "invalid_event",
-            "tokens must be a whole number from 1 to 9007199254740991",
+            "tokens must be a whole number from 0 to 9007199254740991",
         ),
-        (event("acme", "-1"), json_type, 422, "invalid_event", "tokens must be"),
         (event("acme", "1.5"), json_type, 422, "invalid_event", "tokens must be"),
         (event("acme", "9007199254740992"), json_type, 422, "invalid_event", "tokens must be"),
         (event("acme", "1,\"tokens\":1"), json_type, 422, "invalid_event", "tokens must come only once"),
@@ -90,7 +92,7 @@ async fn what_is_no_event_is_refused_with_a_code_and_what_to_do_and_is_not_queue
         assert_eq!(answer.json["status"], status, "{shown}");
         assert!(answer.json["detail"].as_str().unwrap().contains(detail), "{shown}: {}", answer.body);
     }
-    assert_eq!(server.post(&event("acme", "0")).await.json["errors"][0]["field"], "tokens");
+    assert_eq!(server.post(&event("acme", "-1")).await.json["errors"][0]["field"], "tokens");
     assert_eq!(queued(&server).await, []);
 }
 
@@ -375,7 +377,7 @@ async fn a_path_or_method_that_is_not_there_is_a_problem_too(pool: PgPool) {
 async fn a_list_is_taken_whole_or_not_at_all_unless_the_client_prefers_otherwise(pool: PgPool) {
     let server = Server::start(pool, &["acme"]).await;
     let event =
-        |tenant: &str, tokens: u32| format!(r#"{{"tenant":"{tenant}","feature":"f","tokens":{tokens}}}"#);
+        |tenant: &str, tokens: i32| format!(r#"{{"tenant":"{tenant}","feature":"f","tokens":{tokens}}}"#);
     let good = format!("[{},{}]", event("acme", 1), event("acme", 2));
     let answer = server.post(&good).await;
     assert_eq!(answer.status, StatusCode::ACCEPTED);
@@ -383,9 +385,9 @@ async fn a_list_is_taken_whole_or_not_at_all_unless_the_client_prefers_otherwise
     let lines = format!("{}\n{}\n", event("acme", 3), event("acme", 4));
     assert_eq!(server.post_as(&lines, "application/x-ndjson").await.json["accepted"], 2);
 
-    let mixed = format!("[{},{},{},7]", event("acme", 5), event("acme", 0), event("globex", 6));
+    let mixed = format!("[{},{},{},7]", event("acme", 5), event("acme", -1), event("globex", 6));
     let errors = json!([
-        { "index": 1, "code": "invalid_event", "field": "tokens", "detail": "must be a whole number from 1 to 9007199254740991" },
+        { "index": 1, "code": "invalid_event", "field": "tokens", "detail": "must be a whole number from 0 to 9007199254740991" },
         { "index": 2, "code": "unknown_tenant", "field": "tenant",
           "detail": "`globex` is not known; create its Tenant resource, or correct the name" },
         { "index": 3, "code": "invalid_event", "detail": "the event must be a JSON object" },

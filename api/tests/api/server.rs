@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, BodyDataStream, to_bytes};
-use axum::http::{HeaderMap, Request, StatusCode};
+use axum::http::{HeaderMap, Method, Request, StatusCode};
 use flagmeter_api::auth::{AdminToken, Auth, Keys, Policy};
 use flagmeter_api::config::Limits;
 use flagmeter_api::metrics::Metrics;
@@ -200,6 +200,26 @@ impl Server {
             request = request.header(*name, *value);
         }
         self.send(request.body(Body::from(event.to_owned())).unwrap()).await
+    }
+
+    /// A body with these headers alone.
+    pub(crate) async fn post_of(&self, body: &str, headers: &[(&str, &str)]) -> Answer {
+        self.ask(Method::POST, "/events", headers, body).await
+    }
+
+    /// Any request.
+    pub(crate) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send(request.body(Body::from(body.to_owned())).unwrap()).await
     }
 
     /// A JSON body in chunks, without its length.

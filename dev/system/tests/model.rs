@@ -74,7 +74,8 @@ impl Event {
         Self {
             tenant: usize::try_from(random.below(BILLING_DAYS.len() as u64)).unwrap(),
             feature: random.pick::<&str>(&FEATURES),
-            tokens: i64::try_from(1 + random.below(5_000)).unwrap(),
+            // Some used none.
+            tokens: if random.chance(5) { 0 } else { i64::try_from(1 + random.below(5_000)).unwrap() },
             id,
             at: now() - SignedDuration::from_millis(i64::try_from(late).unwrap()),
         }
@@ -201,7 +202,7 @@ fn client(system: &System, tenants: &[String], seed: u64) -> Model {
 /// An event that is none.
 fn invalid(random: &mut Random, tenant: &str) -> Value {
     match random.below(4) {
-        0 => json!({ "tenant": tenant, "feature": "chat", "tokens": 0 }),
+        0 => json!({ "tenant": tenant, "feature": "chat", "tokens": -1 }),
         1 => json!({ "tenant": "nobody", "feature": "chat", "tokens": 1 }),
         2 => json!({ "tenant": tenant, "feature": "chat", "tokens": 1, "timestamp": "2020-01-01T00:00:00Z" }),
         _ => json!([tenant]),

@@ -5,6 +5,7 @@ mod fault;
 mod names;
 mod object;
 mod plain;
+mod unknown;
 mod value;
 mod wire;
 
@@ -13,7 +14,8 @@ use uuid::Uuid;
 
 pub use fault::Fault;
 pub use names::{FeatureName, NotAFeature, NotATenant, NotTokens, TenantName, TokenCount};
-pub use wire::{Body, Checked, Form, Refusal, decode, decode_binary};
+pub use unknown::{IgnoredField, MAX_IGNORED};
+pub use wire::{Body, Checked, Form, Read, Reading, Refusal, decode, decode_binary};
 
 /// How far in the past a timestamp may lie. The same as what the field's other meters take.
 pub const MAX_AGE: SignedDuration = SignedDuration::from_hours(35 * 24);

@@ -4,7 +4,7 @@
 //!   it is signed with.
 //! - [`event`] is what a usage event is, and what is wrong with one that is none.
 //! - [`packed`] is the form in which events wait in the queue.
-//! - [`minute`] and [`period`] divide time; [`rollup`] folds events into them.
+//! - [`rfc3339`] reads instants, [`minute`] and [`period`] divide time; [`rollup`] folds events into them.
 //! - [`window`] cuts a range of time for a series.
 //! - [`retention`] says how long what is kept.
 //! - [`calendar`] is by which billing days and zones a tenant's periods are made, over time; [`recount`] puts what
@@ -29,6 +29,7 @@ pub mod projection;
 pub mod quota;
 pub mod recount;
 pub mod retention;
+pub mod rfc3339;
 pub mod rollup;
 pub mod scaling;
 pub mod signing_secret;

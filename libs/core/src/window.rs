@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Span, Timestamp};
 
 use crate::minute::Minute;
 use crate::period::{BillingPeriod, start_of};
+use crate::rfc3339;
 
 /// Windows in one series at most: a week of minutes, or the hours of 420 days.
 pub const MAX_WINDOWS: usize = 10_080;
@@ -101,9 +102,7 @@ fn plus(instant: Timestamp, duration: SignedDuration) -> Timestamp {
 /// An instant as people write a bound: RFC 3339, or a date, which stands for its first instant in `zone`.
 #[must_use]
 pub fn bound(text: &str, zone: &TimeZone) -> Option<Timestamp> {
-    // A time without an offset would parse as a date, too, and lose its time.
-    let is_date = text.len() == "2026-01-31".len();
-    if is_date { text.parse().ok().map(|date| start_of(date, zone)) } else { text.parse().ok() }
+    rfc3339::date(text).map(|date| start_of(date, zone)).or_else(|| rfc3339::instant(text))
 }
 
 /// A series that somebody asks for. Bounds that are not given follow from the others.

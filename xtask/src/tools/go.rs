@@ -1,6 +1,6 @@
 //! Programs that are built from the Go module dev/tools.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -26,20 +26,47 @@ pub(super) fn path(cache: &Cache, tool: Tool) -> Result<PathBuf> {
 
 /// Builds one program. The caller holds the cache's lock.
 pub(super) fn build(cache: &Cache, step: &Step<'_>, tool: Tool) -> Result<()> {
+    build_at(cache, step, &path(cache, tool)?, "dev/tools", &linker_flags()?, &package(tool))
+}
+
+/// The module of the client that tests send events with.
+const CLIENT: &str = "dev/sdks/go";
+
+/// Where that client is, or will be.
+pub(super) fn client_path(cache: &Cache) -> Result<PathBuf> {
+    let inputs = ["go.mod", "go.sum", "main.go"].map(|file| pins::read(&format!("{CLIENT}/{file}")));
+    let inputs = inputs.into_iter().collect::<Result<Vec<_>>>()?;
+    let build = fingerprint(inputs.iter().map(String::as_bytes));
+    Ok(cache.platform_path(&format!("go/send-{build}/send")))
+}
+
+/// Builds it. The caller holds the cache's lock.
+pub(super) fn build_client(cache: &Cache, step: &Step<'_>) -> Result<()> {
+    build_at(cache, step, &client_path(cache)?, CLIENT, "-s -w", ".")
+}
+
+/// Builds `package` of the module in `module` as `program`.
+fn build_at(
+    cache: &Cache,
+    step: &Step<'_>,
+    program: &Path,
+    module: &str,
+    linker_flags: &str,
+    package: &str,
+) -> Result<()> {
     let go = find_go(cache, step)?;
-    let program = path(cache, tool)?;
-    let folder = program.parent().context("the program has no folder")?;
+    let (folder, name) = program.parent().zip(program.file_name()).context("the program has no folder")?;
     cache::install(folder, |draft| {
         let mut command = Command::new(go);
         command
-            .current_dir(checkout::path("dev/tools"))
+            .current_dir(checkout::path(module))
             .env("CGO_ENABLED", "0")
             .env("GOTOOLCHAIN", "local")
             .env("GOFLAGS", "-mod=readonly")
             .env_remove("GOROOT")
-            .args(["build", "-v", "-trimpath", "-buildvcs=false", "-ldflags", &linker_flags()?, "-o"])
-            .arg(draft.join(tool.program()))
-            .arg(package(tool));
+            .args(["build", "-v", "-trimpath", "-buildvcs=false", "-ldflags", linker_flags, "-o"])
+            .arg(draft.join(name))
+            .arg(package);
         Execution::new(command, BUILD_LIMIT).on_line(&|line| step.note(line)).run()?;
         Ok(())
     })

@@ -7,6 +7,7 @@ pub(crate) mod cargo_deny;
 mod go;
 mod lookup;
 mod pins;
+pub(crate) mod sdks;
 pub(crate) mod time_zones;
 mod wheels;
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use flagmeter_core::event::{self, Arrival, Body, Form, Refusal};
+use flagmeter_core::event::{self, Form, Read, Reading, Refusal};
 use percent_encoding::percent_decode;
 
 use crate::error::ApiError;
@@ -40,17 +40,21 @@ pub(super) fn of(headers: &HeaderMap) -> Result<RequestForm, ApiError> {
     let value = only(headers, &CONTENT_TYPE)?.and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = value.split(';').next().unwrap_or_default().trim();
     let is = |other: &str| media_type.eq_ignore_ascii_case(other);
+    let is_binary = headers.contains_key(&ATTRIBUTES[0].0);
     if is("application/json") {
-        let binary = headers.contains_key(&ATTRIBUTES[0].0);
-        return if binary { attributes(headers) } else { Ok(RequestForm::Body(Form::Json)) };
+        return if is_binary { attributes(headers) } else { Ok(RequestForm::Body(Form::Json)) };
     }
     let forms = [
         ("application/x-ndjson", Form::Lines),
         ("application/cloudevents+json", Form::CloudEvent),
         ("application/cloudevents-batch+json", Form::CloudEvents),
     ];
-    let form = forms.into_iter().find(|(name, _)| is(name)).ok_or(ApiError::UnsupportedMediaType)?;
-    Ok(RequestForm::Body(form.1))
+    if let Some((_, form)) = forms.into_iter().find(|(name, _)| is(name)) {
+        return Ok(RequestForm::Body(form));
+    }
+    // Data whose type nobody names is JSON (CloudEvents 1.0, section "datacontenttype").
+    let is_json = media_type.is_empty() || media_type.to_ascii_lowercase().ends_with("+json");
+    if is_binary && is_json { attributes(headers) } else { Err(ApiError::UnsupportedMediaType) }
 }
 
 /// The value of a header that may come once.
@@ -95,19 +99,19 @@ pub(super) fn unquoted(value: &[u8]) -> Cow<'_, [u8]> {
 }
 
 impl RequestForm {
-    /// The events of `body`, at most `limit` of them.
+    /// The events of `body`.
     ///
     /// # Errors
     ///
     /// [`Refusal`].
-    pub(super) fn decode(&self, body: &[u8], arrival: Arrival, limit: usize) -> Result<Body, Refusal> {
+    pub(super) fn decode(&self, body: &[u8], reading: &Reading) -> Result<Read, Refusal> {
         match self {
-            Self::Body(form) => event::decode(body, *form, arrival, limit),
+            Self::Body(form) => event::decode(body, *form, reading),
             Self::Binary(attributes) => {
                 let attribute = |name: &str| {
                     attributes.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
                 };
-                event::decode_binary(body, &attribute, arrival)
+                event::decode_binary(body, &attribute, reading)
             }
         }
     }

@@ -1,14 +1,17 @@
 //! An event as a CloudEvent (CloudEvents 1.0, JSON event format): `id` and `source` together are its
 //! id, `time` is when it happened, `subject` or `data.tenant` is the tenant, `data` has the rest.
 
-use jiff::Timestamp;
+use std::borrow::Cow;
+
 use serde::de::MapAccess;
 
-use super::fault::{Fault, Faults};
+use super::EventId;
+use super::fault::Faults;
 use super::object::{Known, Object, fill};
 use super::plain::{self, Plain};
+use super::unknown::{self, Ignored, Unknown};
 use super::value::Value;
-use super::{EventId, UsageEvent};
+use super::wire::{Checked, Reading, Written};
 
 /// The longest `id` and `source`, in bytes. The specification sets none.
 const MAX_CONTEXT_BYTES: usize = 1_024;
@@ -24,6 +27,8 @@ pub(super) struct Cloud<'a> {
     time: Option<Value<'a>>,
     data: Option<Object<Plain<'a>>>,
     duplicate: Option<String>,
+    /// The names of fields that cannot even be extension attributes.
+    unknown: Vec<Cow<'a, str>>,
 }
 
 impl<'de: 'a, 'a> Known<'de> for Cloud<'a> {
@@ -43,6 +48,16 @@ impl<'de: 'a, 'a> Known<'de> for Cloud<'a> {
     fn repeated(&mut self, name: String) {
         self.duplicate = Some(name);
     }
+
+    /// Attributes have lower-case letters and digits (section "Naming conventions"): `Id` is no extension, but a mistake.
+    fn is_extension(name: &str) -> bool {
+        let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        name.bytes().all(is_allowed) || name == "data_base64"
+    }
+
+    fn unknown(&mut self, names: Vec<Cow<'de, str>>) {
+        self.unknown = names;
+    }
 }
 
 impl<'a> Cloud<'a> {
@@ -59,17 +74,41 @@ impl<'a> Cloud<'a> {
             time: text("time"),
             data: Some(data),
             duplicate: None,
+            unknown: Vec::new(),
         }
     }
 
+    /// Takes note of what is in the event and no event of ours has. `data` has neither the id nor the time.
+    fn note_unknown(&self, data: &Plain<'_>, unknown: &mut Unknown<'_>) {
+        for name in &self.unknown {
+            unknown.note("", name, unknown::meant_attribute(name));
+        }
+        for name in &data.unknown {
+            let is_missing = |field: &&str| match *field {
+                "tenant" => !data.has("tenant") && said(self.subject.as_ref()).is_none(),
+                "feature" | "tokens" => !data.has(field),
+                _ => false,
+            };
+            unknown.note("data", name, unknown::meant(name).filter(is_missing));
+        }
+        if data.has("id") {
+            unknown.note("data", "id", None);
+        }
+        if data.has("timestamp") {
+            unknown.note("data", "timestamp", self.time.is_none().then_some("time"));
+        }
+    }
+}
+
+impl<'de: 'a, 'a> Written<'de> for Cloud<'a> {
     /// The id that source and id make, which is what the event is kept under.
-    pub(super) fn written_id(&self) -> Option<String> {
+    fn written_id(&self) -> Option<String> {
         // There is no space in a source: no two pairs are the same text.
         Some(format!("{} {}", self.source.as_ref()?.text()?, self.id.as_ref()?.text()?))
     }
 
-    /// The event, if there is nothing wrong with it.
-    pub(super) fn check(self, now: Timestamp) -> Result<UsageEvent, Vec<Fault>> {
+    fn check(&self, reading: &Reading, ignored: &mut Ignored) -> Checked {
+        let now = reading.arrival.now;
         let mut faults = Faults::default();
         let version = |value: &Value<'a>| (value.text() == Some("1.0")).then_some(());
         faults.required("specversion", self.specversion.as_ref(), &"must be \"1.0\"", version);
@@ -91,10 +130,11 @@ impl<'a> Cloud<'a> {
             faults.add(name, &"must come only once");
         }
         let id = source.and(id).and_then(|()| self.written_id()).map(|id| EventId::of(&id));
-        let Some(Object(Some(data))) = self.data else {
+        let Some(Object(Some(data))) = &self.data else {
             faults.add("data", &"must be a JSON object {\"feature\", \"tokens\", \"tenant\"?}");
             return Err(faults.0);
         };
+        self.note_unknown(data, &mut Unknown::of(reading, ignored, &mut faults));
         let tenant = match (said(self.subject.as_ref()), said(data.tenant.as_ref())) {
             (None, tenant @ Some(_)) => plain::tenant(&mut faults, "data.tenant", tenant),
             (Some(subject), Some(tenant)) if subject.text() != tenant.text() => {

@@ -26,13 +26,14 @@ pub struct FeatureName(Arc<str>);
 #[error("must be 1 to 128 printable ASCII characters, and no space at its ends")]
 pub struct NotAFeature;
 
-/// A number of tokens, 1 to 2^53 − 1.
+/// A number of tokens, 0 to 2^53 − 1. A call that used none, such as one that was answered from a cache or failed, is an
+/// event too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenCount(i64);
 
 /// A number that is no token count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("must be a whole number from 1 to 9007199254740991")]
+#[error("must be a whole number from 0 to 9007199254740991")]
 pub struct NotTokens;
 
 impl TryFrom<&str> for TenantName {
@@ -67,7 +68,7 @@ impl TryFrom<i64> for TokenCount {
     type Error = NotTokens;
 
     fn try_from(tokens: i64) -> Result<Self, Self::Error> {
-        if (1..=MAX_TOKENS).contains(&tokens) { Ok(Self(tokens)) } else { Err(NotTokens) }
+        if (0..=MAX_TOKENS).contains(&tokens) { Ok(Self(tokens)) } else { Err(NotTokens) }
     }
 }
 
@@ -142,7 +143,7 @@ mod tests {
         for bad in ["", " a", "a ", "tab\t", "é", "\0", too_long.as_str()] {
             assert_eq!(FeatureName::try_from(bad), Err(NotAFeature), "{bad}");
         }
-        for (tokens, good) in [(0, false), (-1, false), (1, true), (MAX_TOKENS, true), (1 << 53, false)] {
+        for (tokens, good) in [(0, true), (-1, false), (1, true), (MAX_TOKENS, true), (1 << 53, false)] {
             assert_eq!(TokenCount::try_from(tokens).is_ok(), good, "{tokens}");
         }
     }

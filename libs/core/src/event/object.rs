@@ -1,11 +1,13 @@
 //! A JSON object of which some fields are known.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::unknown::MAX_IGNORED;
 use super::value::Value;
 
 /// Fields that are known by their names.
@@ -19,6 +21,14 @@ pub(super) trait Known<'de>: Default {
 
     /// The field `name` came twice. Which of the two was meant cannot be known.
     fn repeated(&mut self, name: String);
+
+    /// Whether an object may have the unknown field `name` without anybody being told.
+    fn is_extension(_name: &str) -> bool {
+        false
+    }
+
+    /// Takes the names of the other unknown fields, the first [`MAX_IGNORED`].
+    fn unknown(&mut self, names: Vec<Cow<'de, str>>);
 }
 
 /// A JSON value that should be an object of `T`: `None` if it is something else.
@@ -38,6 +48,28 @@ pub(super) fn fill<'de, A: MapAccess<'de>, V: Deserialize<'de>>(
     Ok(Some(slot.replace(map.next_value()?).is_some()))
 }
 
+/// The names of an object's unknown fields. Most objects have none, and nearly all others a few.
+#[derive(Default)]
+struct Names<'a> {
+    /// Those that somebody is told of, in their order.
+    first: Vec<Cow<'a, str>>,
+    others: HashSet<Cow<'a, str>>,
+}
+
+impl<'a> Names<'a> {
+    /// Adds a name; answers whether it is new.
+    fn insert(&mut self, name: Cow<'a, str>, is_extension: bool) -> bool {
+        if self.first.contains(&name) {
+            return false;
+        }
+        if is_extension || self.first.len() == MAX_IGNORED {
+            return self.others.insert(name);
+        }
+        self.first.push(name);
+        true
+    }
+}
+
 struct ObjectVisitor<T>(PhantomData<T>);
 
 impl<'de, T: Known<'de>> Visitor<'de> for ObjectVisitor<T> {
@@ -49,18 +81,19 @@ impl<'de, T: Known<'de>> Visitor<'de> for ObjectVisitor<T> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut fields = T::default();
-        let mut unknown = HashSet::new();
+        let mut unknown = Names::default();
         while let Some(Value::Text(name)) = map.next_key::<Value<'de>>()? {
             let repeated = if let Some(repeated) = fields.read(&name, &mut map)? {
                 repeated
             } else {
                 map.next_value::<IgnoredAny>()?;
-                !unknown.insert(name.clone())
+                !unknown.insert(name.clone(), T::is_extension(&name))
             };
             if repeated {
                 fields.repeated(name.into_owned());
             }
         }
+        fields.unknown(unknown.first);
         Ok(Object(Some(fields)))
     }
 

@@ -1,15 +1,19 @@
 //! An event as a client writes it: a JSON object `{tenant, feature, tokens, id?, timestamp?}`.
 //!
-//! Unknown fields are ignored, so that clients may send more than is metered; a field that comes
+//! Unknown fields are ignored, so that clients may send more than is metered, and named to the client; a field that comes
 //! twice is refused.
+
+use std::borrow::Cow;
 
 use jiff::Timestamp;
 use serde::de::MapAccess;
 
 use super::fault::{Fault, Faults};
 use super::object::{Known, fill};
+use super::unknown::{self, Ignored, Unknown};
 use super::value::Value;
-use super::{Arrival, EventId, NotAFeature, NotATenant, NotTokens, TenantName, UsageEvent};
+use super::wire::{Checked, Reading, Written};
+use super::{EventId, NotAFeature, NotATenant, NotTokens, TenantName, UsageEvent};
 
 /// The known fields as they stand.
 #[derive(Default)]
@@ -17,9 +21,11 @@ pub(super) struct Plain<'a> {
     pub(super) tenant: Option<Value<'a>>,
     feature: Option<Value<'a>>,
     tokens: Option<Value<'a>>,
-    id: Option<Value<'a>>,
-    timestamp: Option<Value<'a>>,
+    pub(super) id: Option<Value<'a>>,
+    pub(super) timestamp: Option<Value<'a>>,
     duplicate: Option<String>,
+    /// The names of the others.
+    pub(super) unknown: Vec<Cow<'a, str>>,
 }
 
 impl<'de: 'a, 'a> Known<'de> for Plain<'a> {
@@ -37,24 +43,37 @@ impl<'de: 'a, 'a> Known<'de> for Plain<'a> {
     fn repeated(&mut self, name: String) {
         self.duplicate = Some(name);
     }
+
+    fn unknown(&mut self, names: Vec<Cow<'de, str>>) {
+        self.unknown = names;
+    }
 }
 
-impl Plain<'_> {
-    /// The id as the client wrote it.
-    pub(super) fn written_id(&self) -> Option<String> {
+impl<'de: 'a, 'a> Written<'de> for Plain<'a> {
+    fn written_id(&self) -> Option<String> {
         self.id.as_ref()?.text().map(str::to_owned)
     }
 
-    /// The event, if there is nothing wrong with it.
-    pub(super) fn check(self, arrival: Arrival) -> Result<UsageEvent, Vec<Fault>> {
+    fn check(&self, reading: &Reading, ignored: &mut Ignored) -> Checked {
         let mut faults = Faults::default();
+        if self.is_a_list_in_an_object() {
+            faults.add("events", &"is not a field of an event; send the list itself as the body: `[…]`");
+            return Err(faults.0);
+        }
+        let arrival = reading.arrival;
         let tenant = tenant(&mut faults, "tenant", self.tenant.as_ref());
         let id = faults.optional("id", self.id.as_ref(), |value| value.event_id(arrival));
         let occurred_at =
             faults.optional("timestamp", self.timestamp.as_ref(), |value| value.instant(arrival.now));
+        for name in &self.unknown {
+            let meant = unknown::meant(name).filter(|field| !self.has(field));
+            Unknown::of(reading, ignored, &mut faults).note("", name, meant);
+        }
         self.usage(faults, tenant, id, occurred_at.unwrap_or(arrival.now))
     }
+}
 
+impl Plain<'_> {
     /// The event of what is used, and of who, when and under which id, which another form may say elsewhere.
     pub(super) fn usage(
         &self,
@@ -65,7 +84,10 @@ impl Plain<'_> {
     ) -> Result<UsageEvent, Vec<Fault>> {
         let feature = faults
             .required("feature", self.feature.as_ref(), &NotAFeature, |value| value.text()?.try_into().ok());
-        let tokens = faults.required("tokens", self.tokens.as_ref(), &NotTokens, Value::tokens);
+        let is_text = self.tokens.as_ref().is_some_and(|tokens| tokens.text().is_some());
+        let quotes = if is_text { ", without quotes" } else { "" };
+        let allowed = format_args!("{NotTokens}{quotes}");
+        let tokens = faults.required("tokens", self.tokens.as_ref(), &allowed, Value::tokens);
         if let Some(name) = &self.duplicate {
             faults.add(name, &"must come only once");
         }
@@ -74,8 +96,30 @@ impl Plain<'_> {
                 let occurred_at = whole_microseconds(occurred_at);
                 Ok(UsageEvent { tenant, feature, tokens, id, occurred_at, reverses: None })
             }
-            _ => Err(faults.0),
+            _ => {
+                unknown::explain(&mut faults.0, &self.unknown);
+                Err(faults.0)
+            }
         }
+    }
+
+    /// Whether the event has the field `name`.
+    pub(super) fn has(&self, name: &str) -> bool {
+        let field = match name {
+            "tenant" => &self.tenant,
+            "feature" => &self.feature,
+            "tokens" => &self.tokens,
+            "id" => &self.id,
+            "timestamp" => &self.timestamp,
+            _ => &None,
+        };
+        field.is_some()
+    }
+
+    /// Whether it is `{"events": […]}`, as some other meters have it.
+    fn is_a_list_in_an_object(&self) -> bool {
+        let fields = ["tenant", "feature", "tokens"];
+        self.unknown.iter().any(|name| name == "events") && !fields.into_iter().any(|field| self.has(field))
     }
 }
 

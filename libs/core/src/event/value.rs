@@ -7,13 +7,16 @@ use jiff::Timestamp;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::{Arrival, EventId, MAX_AGE, MAX_AHEAD, MAX_ID_AHEAD, MAX_ID_BYTES, TokenCount};
+use crate::rfc3339;
 
 /// A JSON value as far as an event has use for it.
 pub(super) enum Value<'a> {
     Null,
     Text(Cow<'a, str>),
+    /// A whole number, however it is written: `1000`, `1e3` and `1000.0` are the same.
     Integer(i64),
-    /// Anything else, numbers with a fraction or beyond 2^63 among them.
+    /// Another number: one with a fraction, or beyond 2^63.
+    Number,
     Other,
 }
 
@@ -26,18 +29,28 @@ impl Value<'_> {
         if let Self::Integer(tokens) = self { TokenCount::try_from(*tokens).ok() } else { None }
     }
 
+    pub(super) fn is_number(&self) -> bool {
+        matches!(self, Self::Integer(_) | Self::Number)
+    }
+
     pub(super) fn event_id(&self, arrival: Arrival) -> Result<EventId, String> {
         let text = self.text().filter(|text| (1..=MAX_ID_BYTES).contains(&text.len()));
-        let id =
-            text.map(EventId::of).ok_or_else(|| format!("must be a string of 1 to {MAX_ID_BYTES} bytes"))?;
+        let text = text.ok_or_else(|| format!("must be a string of 1 to {MAX_ID_BYTES} bytes"))?;
+        // Clients resolve them as parts of a path before they send it (RFC 3986, section 5.2.4), escaped or not.
+        if [".", ".."].contains(&text) {
+            return Err("must not be `.` or `..`, which no URL can name; choose another".to_owned());
+        }
+        let id = EventId::of(text);
         check_age(id, arrival).map(|()| id)
     }
 
     pub(super) fn instant(&self, now: Timestamp) -> Result<Timestamp, String> {
-        let instant: Timestamp = self
-            .text()
-            .and_then(|text| text.parse().ok())
-            .ok_or("must be an RFC 3339 time, such as 2026-01-31T12:00:00Z")?;
+        let allowed = "must be an RFC 3339 time, such as 2026-01-31T12:00:00Z";
+        let instant = match self {
+            Self::Text(text) => rfc3339::instant(text).ok_or(allowed)?,
+            _ if self.is_number() => return Err(format!("{allowed}, and not a number of seconds")),
+            _ => return Err(allowed.to_owned()),
+        };
         let age = now.duration_since(instant);
         if age > MAX_AGE {
             return Err(format!("must be at most {} days in the past", MAX_AGE.as_hours() / 24));
@@ -68,6 +81,14 @@ impl<'de: 'a, 'a> Deserialize<'de> for Value<'a> {
     }
 }
 
+/// The whole number that `number` is, if it surely is the one that was written. From 2^52 on the reader's rounding may
+/// make one number of another, and below it at most a fraction of a whole number.
+fn whole(number: f64) -> Option<i64> {
+    const MOST: f64 = 4_503_599_627_370_495.0;
+    #[expect(clippy::cast_possible_truncation, reason = "it is whole, and far from the end of the range")]
+    (number.abs() <= MOST && number.fract() == 0.0).then_some(number as i64)
+}
+
 struct ValueVisitor;
 
 impl<'de> Visitor<'de> for ValueVisitor {
@@ -90,11 +111,11 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 
     fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
-        Ok(i64::try_from(number).map_or(Value::Other, Value::Integer))
+        Ok(i64::try_from(number).map_or(Value::Number, Value::Integer))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(Value::Other)
+    fn visit_f64<E>(self, number: f64) -> Result<Self::Value, E> {
+        Ok(whole(number).map_or(Value::Number, Value::Integer))
     }
 
     fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {

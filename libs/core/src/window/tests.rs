@@ -171,6 +171,10 @@ fn a_bound_is_an_instant_or_the_first_one_of_a_date() {
         // What `+` becomes in a query.
         ("2026-06-15T14:00:00 02:00", None),
         ("2026-02-29", None),
+        // ISO 8601, but not RFC 3339.
+        ("20260615T120000Z", None),
+        ("2026-06-15T14:00:00+02:00[Europe/Berlin]", None),
+        ("2026-W25-1", None),
         ("2026-06-1", None),
         ("yesterday!", None),
         ("", None),

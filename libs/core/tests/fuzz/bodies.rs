@@ -1,8 +1,8 @@
 //! What must hold of any bytes at all. The property tests beside this and the targets in fuzz/ share it.
 
 use flagmeter_core::event::{
-    Arrival, Body, Checked, EventId, FeatureName, Form, MAX_AGE, MAX_AHEAD, MAX_ID_AHEAD, Refusal,
-    TenantName, TokenCount, UsageEvent, decode, decode_binary,
+    self, Arrival, Body, Checked, EventId, FeatureName, Form, MAX_AGE, MAX_AHEAD, MAX_ID_AHEAD, MAX_IGNORED,
+    Reading, Refusal, TenantName, TokenCount, UsageEvent,
 };
 use flagmeter_core::packed::Batch;
 use jiff::Timestamp;
@@ -36,8 +36,26 @@ fn now() -> Timestamp {
     Timestamp::from_second(NOW_SECOND).unwrap_or_default()
 }
 
-fn arrival() -> Arrival {
-    Arrival::at(now(), None)
+fn reading() -> Reading {
+    Reading { ids: true, ..Reading::new(Arrival::at(now(), None), LIMIT) }
+}
+
+/// The events of a body, of which no more is said than an answer has room for.
+fn decode(bytes: &[u8], form: Form) -> Result<Body, Refusal> {
+    let read = event::decode(bytes, form, &reading())?;
+    assert!(read.ignored.len() <= MAX_IGNORED, "{:?}", read.ignored);
+    let strict = Reading { strict: true, ..reading() };
+    let Ok(strict) = event::decode(bytes, form, &strict) else {
+        panic!("what can be read strictly can be read")
+    };
+    match (&read.body, &strict.body) {
+        (Body::One(one, _), Body::One(strict, _)) => assert!(one.is_ok() || strict.is_err()),
+        (Body::Many(events, ids), Body::Many(strict, _)) => {
+            assert_eq!((events.len(), events.len()), (ids.len(), strict.len()));
+        }
+        other => panic!("{other:?}"),
+    }
+    Ok(read.body)
 }
 
 /// An entry of the queue is what it says, or unreadable; cut off, it is unreadable.
@@ -57,7 +75,7 @@ fn packed(bytes: &[u8]) {
 
 /// A JSON body has the events that another reader of JSON sees in it.
 fn json(bytes: &[u8]) {
-    let read = decode(bytes, Form::Json, arrival(), LIMIT);
+    let read = decode(bytes, Form::Json);
     // What is not looked at is skipped, not read, so that some of what the other refuses is taken.
     let Ok(value) = serde_json::from_slice::<Value>(bytes) else { return };
     match (value, read) {
@@ -73,11 +91,11 @@ fn json(bytes: &[u8]) {
 
 /// So has each line.
 fn lines(bytes: &[u8]) {
-    let read = decode(bytes, Form::Lines, arrival(), LIMIT);
+    let read = decode(bytes, Form::Lines);
     let lines: Vec<&[u8]> =
         bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()).collect();
     match read {
-        Ok(Body::Many(events)) => {
+        Ok(Body::Many(events, _)) => {
             assert_eq!(events.len(), lines.len());
             for (line, event) in lines.iter().zip(events) {
                 if let Ok(value) = serde_json::from_slice(line) {
@@ -93,10 +111,10 @@ fn lines(bytes: &[u8]) {
 
 /// And so have CloudEvents, in each of their modes.
 fn cloud(bytes: &[u8]) {
-    let batch = decode(bytes, Form::CloudEvents, arrival(), LIMIT);
-    let one = decode(bytes, Form::CloudEvent, arrival(), LIMIT);
+    let batch = decode(bytes, Form::CloudEvents);
+    let one = decode(bytes, Form::CloudEvent);
     let attribute = |name: &str| ["specversion", "id", "source", "type"].contains(&name).then_some("1.0");
-    let binary = decode_binary(bytes, &attribute, arrival());
+    let binary = event::decode_binary(bytes, &attribute, &reading()).map(|read| read.body);
     let Ok(value) = serde_json::from_slice::<Value>(bytes) else { return };
     if let Value::Array(list) = &value {
         compare_list(list, batch, structured);
@@ -118,7 +136,7 @@ fn compare_list(
     event_of: fn(&Map<String, Value>) -> Option<UsageEvent>,
 ) {
     match read {
-        Ok(Body::Many(events)) => {
+        Ok(Body::Many(events, _)) => {
             assert_eq!(events.len(), list.len());
             for (value, event) in list.iter().zip(events) {
                 compare(value, &event, event_of);
@@ -146,7 +164,9 @@ fn compare(value: &Value, read: &Checked, event_of: impl Fn(&Map<String, Value>)
 fn plain(object: &Map<String, Value>) -> Option<UsageEvent> {
     let id = match object.get("id") {
         None | Some(Value::Null) => None,
-        Some(id) => Some(id.as_str().filter(|id| (1..=128).contains(&id.len()))?),
+        Some(id) => {
+            Some(id.as_str().filter(|id| (1..=128).contains(&id.len()) && ![".", ".."].contains(id))?)
+        }
     };
     used(object, object.get("tenant")?, id, object.get("timestamp"))
 }
@@ -175,7 +195,7 @@ fn used(
 ) -> Option<UsageEvent> {
     let occurred_at = match instant {
         None | Some(Value::Null) => now(),
-        Some(text) => text.as_str()?.parse().ok()?,
+        Some(text) => rfc3339(text.as_str()?)?,
     };
     let id = id.map(EventId::of);
     if let Some(made_at) = id.and_then(EventId::made_at) {
@@ -187,7 +207,7 @@ fn used(
     Some(UsageEvent {
         tenant: TenantName::try_from(tenant.as_str()?).ok()?,
         feature: FeatureName::try_from(object.get("feature")?.as_str()?).ok()?,
-        tokens: TokenCount::try_from(object.get("tokens")?.as_i64()?).ok()?,
+        tokens: TokenCount::try_from(whole(object.get("tokens")?)?).ok()?,
         id,
         occurred_at: Timestamp::from_microsecond(
             occurred_at.as_nanosecond().div_euclid(1_000).try_into().ok()?,
@@ -195,4 +215,31 @@ fn used(
         .ok()?,
         reverses: None,
     })
+}
+
+/// The whole number that `value` is, by its decimal digits; with a point or an exponent, below 2^52.
+fn whole(value: &Value) -> Option<i64> {
+    let number = value.as_number()?;
+    number.as_i64().or_else(|| {
+        let text = format!("{:.0}", number.as_f64()?);
+        let is_whole = text.parse::<f64>().ok() == number.as_f64();
+        text.parse::<i64>().ok().filter(|whole| is_whole && whole.unsigned_abs() < 1 << 52)
+    })
+}
+
+/// The instant that RFC 3339 has for `text`, by the reader of a larger language.
+fn rfc3339(text: &str) -> Option<Timestamp> {
+    let (clock, rest) = text.split_at_checked(19)?;
+    let shape: String =
+        clock.chars().map(|letter| if letter.is_ascii_digit() { '0' } else { letter }).collect();
+    let is_shaped =
+        ["0000-00-00T00:00:00", "0000-00-00t00:00:00", "0000-00-00 00:00:00"].contains(&shape.as_str());
+    let (fraction, zone) = match rest.strip_prefix('.') {
+        Some(rest) => rest.split_at(rest.find(|letter: char| !letter.is_ascii_digit())?),
+        None => ("0", rest),
+    };
+    let is_zone = zone.eq_ignore_ascii_case("z")
+        || zone.len() == 6 && zone.as_bytes()[3] == b':' && zone.get(1..3)?.parse::<u8>().ok()? < 24;
+    (is_shaped && is_zone && !fraction.is_empty()).then_some(())?;
+    format!("{clock}.{fraction:.9}{zone}").parse().ok()
 }

@@ -32,6 +32,7 @@ pub mod tenants;
 mod terms;
 mod totals;
 mod turns;
+pub mod unread;
 pub mod usage;
 mod webhooks;
 

@@ -20,6 +20,7 @@ use crate::servers::{Name, Postgres, Valkey};
 use crate::state::State;
 use crate::supervision;
 use crate::system::{System, Wish};
+use crate::tools::sdks::{self, Sdks};
 use crate::tools::{Search, Tool, Tools};
 
 /// A state of its own beside that of `up`.
@@ -33,6 +34,8 @@ pub(crate) struct Ground<'a> {
     system: Option<System>,
     /// The programs that tests send requests with.
     clients: Tools,
+    /// What some of them send events with.
+    sdks: Option<Sdks>,
     /// Those that have been started.
     names: Vec<Name>,
     _lock: File,
@@ -47,7 +50,7 @@ impl<'a> Ground<'a> {
         state.clear()?;
         let state = State::at(Path::new(FOLDER));
         let (cache, clients) = (Cache::open()?, Tools::default());
-        Ok(Self { progress, cache, state, system: None, clients, names: Vec::new(), _lock: lock })
+        Ok(Self { progress, cache, state, system: None, clients, sdks: None, names: Vec::new(), _lock: lock })
     }
 
     pub(crate) fn cache(&self) -> &Cache {
@@ -71,6 +74,7 @@ impl<'a> Ground<'a> {
     pub(crate) fn clients(&mut self) -> Result<()> {
         self.stores()?;
         self.clients = self.fetch(&Tool::CLIENTS)?;
+        self.sdks = Some(sdks::provide(&self.cache, self.progress, self.clients.path(Tool::Node)?)?);
         Ok(())
     }
 
@@ -120,7 +124,8 @@ impl<'a> Ground<'a> {
         command
             .env("DATABASE_URL", Postgres::superuser_url(&system.settings))
             .env("VALKEY_URL", Valkey::url(&system.settings))
-            .envs(self.clients.rows().map(|(tool, path, _)| (tool.variable(), path)));
+            .envs(self.clients.rows().map(|(tool, path, _)| (tool.variable(), path)))
+            .envs(self.sdks.iter().flatten().map(|(variable, path)| (*variable, path)));
         if self.names.contains(&Name::KubeApiserver) {
             let home = self.state.folder().join("helm");
             command
