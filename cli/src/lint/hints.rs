@@ -4,6 +4,9 @@ use std::collections::BTreeSet;
 
 use flagmeter_crds::lint::{Problem, Reason};
 
+/// What names a Tenant as one.
+const A_TENANT: &str = "a Tenant has apiVersion: flagmeter.dev/v1alpha1 and kind: Tenant";
+
 /// The problems of a Tenant without those that only follow from another: a value of the wrong type breaks bounds too, and
 /// keeps rules from being checked. Answers whether some were not checked.
 pub(super) fn essential(mut problems: Vec<Problem>) -> (Vec<Problem>, bool) {
@@ -38,6 +41,8 @@ pub(super) fn hint(problem: &Problem) -> Option<&'static str> {
         (Reason::TypeInvalid, "spec.quotaBoosts", "tokens") => {
             Some("write a whole number of tokens without a unit, such as 500000")
         }
+        (Reason::NotFound, ..) => Some(A_TENANT),
+        (Reason::BadRequest, ..) if problem.message.ends_with(" not set") => Some(A_TENANT),
         _ => None,
     }
 }
