@@ -166,7 +166,7 @@ pub(crate) async fn serve(
 /// The answer to a request that is being served.
 async fn answered(answers: &impl Answers, request: Request<Incoming>, serving: Serving) -> Response {
     let (head, body) = request.into_parts();
-    let (waits, mut body) = (rest::waits(&head.headers), Arriving::new(body));
+    let (waits, mut body) = (rest::waits(&head.headers), Arriving::new(body, serving.place().clone()));
     let mut response = answers.answer(Request::from_parts(head, &mut body)).await;
     if !body.is_read() {
         // Boxed, so that other requests are no larger for it.
@@ -274,6 +274,7 @@ mod tests {
     use std::net::SocketAddr;
 
     use axum::response::IntoResponse as _;
+    use http_body_util::BodyExt as _;
     use prometheus::Registry;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpSocket, TcpStream};
@@ -302,7 +303,9 @@ mod tests {
             if request.uri().path() == "/large" {
                 return vec![b'x'; LARGE_BYTES].into_response();
             }
-            if request.uri().path() == "/never" {
+            if request.uri().path() == "/read" {
+                let _ = request.into_body().collect().await;
+            } else if request.uri().path() == "/never" {
                 return std::future::pending().await;
             }
             "hello".into_response()
@@ -343,6 +346,19 @@ mod tests {
         patient.write_all(LAST_REQUEST).await.unwrap();
         assert!(all(patient).await.ends_with("hello"));
         // What it has sent may not have been read by then: the end of its connection is an error to it.
+        let mut text = String::new();
+        let _ = tokio::time::timeout(PATIENCE, slow.read_to_string(&mut text)).await.unwrap();
+        assert!(!text.contains("hello"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_never_finishes_its_body_gives_its_place_to_another() {
+        let (address, _stop, _) = start(Limits { connections: 1, ..usual() }).await;
+        let mut slow = TcpStream::connect(address).await.unwrap();
+        slow.write_all(b"POST /read HTTP/1.1\r\nHost: test\r\nContent-Length: 100\r\n\r\n ").await.unwrap();
+        let mut patient = TcpStream::connect(address).await.unwrap();
+        patient.write_all(LAST_REQUEST).await.unwrap();
+        assert!(tokio::time::timeout(PATIENCE, all(patient)).await.unwrap().ends_with("hello"));
         let mut text = String::new();
         let _ = tokio::time::timeout(PATIENCE, slow.read_to_string(&mut text)).await.unwrap();
         assert!(!text.contains("hello"), "{text}");

@@ -225,12 +225,29 @@ impl Place {
 
     /// A request has arrived; `None` if the connection is being closed, and it must not be served any more.
     pub(super) fn serve(&self) -> Option<Serving> {
+        self.goes_on().then(|| Serving(self.clone()))
+    }
+
+    /// A moment of those that tell who waits the longest.
+    pub(super) fn turn(&self) -> u64 {
+        self.0.places.turn()
+    }
+
+    /// The request that is being served waits for its client since `since`.
+    pub(super) fn awaits(&self, since: u64) {
+        // One that is being closed stays so.
+        let waits = &self.0.state.waits;
+        let _ = waits.compare_exchange(SERVING, since, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    /// It does no longer; answers whether it is served on: not if the connection is being closed.
+    pub(super) fn goes_on(&self) -> bool {
         let waits = &self.0.state.waits;
         if waits.swap(SERVING, Ordering::AcqRel) == CLOSED {
             waits.store(CLOSED, Ordering::Release);
-            return None;
+            return false;
         }
-        Some(Serving(self.clone()))
+        true
     }
 
     /// Whether it may have wide buffers, from now on and until it ends.

@@ -37,11 +37,14 @@ pub(crate) struct Arriving {
     ended: bool,
     /// Whether it broke, and with it the connection.
     broken: bool,
+    place: Place,
+    /// Since when the client is waited for, as a turn, if it ever was.
+    awaited: Option<u64>,
 }
 
 impl Arriving {
-    pub(super) fn new(body: Incoming) -> Self {
-        Self { body, ended: false, broken: false }
+    pub(super) fn new(body: Incoming, place: Place) -> Self {
+        Self { body, ended: false, broken: false, place, awaited: None }
     }
 
     /// Whether all of it was read, so that the next request may follow.
@@ -93,6 +96,15 @@ impl HttpBody for Arriving {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(context);
+        let this = &mut *self;
+        // Nothing was taken in yet: the connection may give its place to another while its client is waited for, and what
+        // it sends now and then makes it no younger.
+        if frame.is_pending() {
+            let since = *this.awaited.get_or_insert_with(|| this.place.turn());
+            this.place.awaits(since);
+        } else if this.awaited.is_some() && !this.place.goes_on() {
+            return Poll::Pending;
+        }
         match &frame {
             Poll::Ready(None) => self.ended = true,
             Poll::Ready(Some(Err(_))) => self.broken = true,
