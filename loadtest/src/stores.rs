@@ -183,6 +183,8 @@ impl Stores {
             ("DATABASE_URL", self.database_url.expose().as_str()),
             ("VALKEY_URL", self.valkey_url.expose()),
             ("FLAGMETER_LISTEN", &listen),
+            // As the chart does.
+            ("MIMALLOC_PURGE_DELAY", "0"),
             ("FLAGMETER_ADMIN_LISTEN", &admin_listen),
             ("FLAGMETER_DRAIN_SECONDS", "0"),
             ("FLAGMETER_QUEUE_MAX_EVENTS", "100000000"),
