@@ -124,7 +124,7 @@ fn a_tenant_resource_that_says_something_impossible_is_refused_at_apply() {
         ("bad", "monthlyQuota: 9007199254740992".to_owned(), "should be less than or equal to"),
         ("bad", "monthlyQuota: 1, billingDay: 32".to_owned(), "should be less than or equal to 31"),
         ("bad", "monthlyQuota: 1, timeZone: Europe/Berlino".to_owned(), "time zone"),
-        ("bad", slack("url: 'http://hooks.example.com/x'"), "url must be an https URL"),
+        ("bad", slack("url: 'ftp://hooks.example.com/x'"), "url must be an https URL"),
         (
             "bad",
             slack("url: 'https://hooks.example.com/x', secretRef: { name: s, key: k }"),
