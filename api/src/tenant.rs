@@ -24,7 +24,7 @@ pub struct Known {
 /// as long as the rest of it.
 #[derive(Debug)]
 pub struct OpenPeriod {
-    period: BillingPeriod,
+    pub(crate) period: BillingPeriod,
     /// The period's first instant.
     pub start: Box<str>,
     /// The first instant of the next period.

@@ -89,14 +89,21 @@ impl Snapshot {
     #[must_use]
     pub fn current(&self, tenant: &Known, now: Timestamp) -> Current {
         let period = tenant.period(now);
-        let usage = self.periods.get(tenant.id.as_str()).and_then(|periods| periods.get(&period.start));
-        Current { period, usage: usage.cloned().unwrap_or_default() }
+        Current { period, usage: self.usage(tenant, &period) }
     }
 
     /// The tokens of `tenant` in `period`.
     pub(crate) fn total(&self, tenant: &Known, period: &BillingPeriod) -> i64 {
-        let periods = self.periods.get(tenant.id.as_str());
-        periods.and_then(|periods| periods.get(&period.start)).map_or(0, |usage| usage.total_tokens)
+        self.find(tenant, period).map_or(0, |usage| usage.total_tokens)
+    }
+
+    /// What `tenant` used in `period`.
+    pub(crate) fn usage(&self, tenant: &Known, period: &BillingPeriod) -> Arc<PeriodUsage> {
+        self.find(tenant, period).cloned().unwrap_or_default()
+    }
+
+    fn find(&self, tenant: &Known, period: &BillingPeriod) -> Option<&Arc<PeriodUsage>> {
+        self.periods.get(tenant.id.as_str())?.get(&period.start)
     }
 
     /// `periods` with `rows` in place of what they replace.

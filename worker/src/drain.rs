@@ -305,8 +305,11 @@ impl Drain {
         let since = retention::ids_since(&self.pool, &self.keep, now, oldest).await?;
         let refused_before = self.queue.refuse_ids_before(since, now).await?;
         let forgotten = retention::forget(&self.pool, &self.keep, now, oldest, refused_before).await;
-        self.metrics.kept(&retention::kept(&self.pool, refused_before).await?, now);
-        forgotten
+        let kept = retention::kept(&self.pool, refused_before).await;
+        if let Ok(kept) = &kept {
+            self.metrics.kept(kept, now);
+        }
+        forgotten.and(kept.map(drop))
     }
 
     /// Says what this worker did, and looks at what is left to do.

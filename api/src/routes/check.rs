@@ -69,12 +69,12 @@ pub(crate) fn answer(state: &AppState, uri: &Uri) -> Result<Response, ApiError> 
     let tokens = tokens(uri.query())?;
     let snapshot = state.usage.newest().ok_or(ApiError::NotReady)?;
     let now = state.clock.now();
-    let current = snapshot.current(&tenant, now);
     let open = tenant.open(now);
+    let usage = snapshot.usage(&tenant, &open.period);
     let standing = Standing {
         quota: tenant.quota.at(now),
-        used: current.usage.total_tokens,
-        queued: tenant.queued().tokens(&current.period, snapshot.complete_until()),
+        used: usage.total_tokens,
+        queued: tenant.queued().tokens(&open.period, snapshot.complete_until()),
         suspended: tenant.suspended,
     };
     let denial = standing.allows(tokens).err();
@@ -92,7 +92,7 @@ pub(crate) fn answer(state: &AppState, uri: &Uri) -> Result<Response, ApiError> 
     };
     let mut response = json(&answer)?;
     let headers = response.headers_mut();
-    for (name, value) in limit(&standing, &current.period, now) {
+    for (name, value) in limit(&standing, &open.period, now) {
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(name, value);
         }

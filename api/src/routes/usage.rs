@@ -87,22 +87,22 @@ pub(crate) fn answer(state: &AppState, uri: &Uri) -> Result<Response, ApiError> 
     Parameters::none(uri.query())?;
     let snapshot = state.usage.newest().ok_or(ApiError::NotReady)?;
     let now = state.clock.now();
-    let current = snapshot.current(&tenant, now);
     let open = tenant.open(now);
-    let used = current.usage.total_tokens;
+    let usage = snapshot.usage(&tenant, &open.period);
+    let used = usage.total_tokens;
     let quota = tenant.quota.at(now);
     let boosts = tenant.quota.boosts.iter();
     let recent = tenant.recent();
-    let projection = Projection::of(used, &tenant.quota, &current.period, recent.as_deref(), now);
-    let features = current.usage.features.iter();
+    let projection = Projection::of(used, &tenant.quota, &open.period, recent.as_deref(), now);
+    let features = usage.features.iter();
     let answer = Answer {
         tenant: tenant.id.as_str(),
-        minute: current.usage.last_minute,
+        minute: usage.last_minute,
         total_tokens: used.into(),
         quota_percent: quota::percent(used, quota).into(),
         monthly_quota: quota,
         base_quota: tenant.quota.base,
-        boosts: boosts.filter(|boost| now < boost.until && boost.from < current.period.end).collect(),
+        boosts: boosts.filter(|boost| now < boost.until && boost.from < open.period.end).collect(),
         remaining_tokens: quota::remaining(used, quota),
         period_start: &open.start,
         period_end: &open.end,
