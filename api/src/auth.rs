@@ -232,7 +232,7 @@ impl Auth {
         if headers.get_all(AUTHORIZATION).iter().nth(1).is_some() {
             return Err(malformed(Malformed::Several));
         }
-        // A key is visible ASCII, so what is not is none.
+        // A key is visible ASCII. Anything else is not a key.
         let shown = value.to_str().map_err(|_| Malformed::NotOneKey).and_then(Credentials::read);
         match shown.map_err(malformed)? {
             // Browsers send these by themselves, even where another site asked them to, so they open what can be

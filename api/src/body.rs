@@ -49,7 +49,8 @@ impl Bodies {
         Self { budget, max_bytes }
     }
 
-    /// Reads the body of a request with the key of `tenant`, or with another. One that is too large by its own word is not read at all.
+    /// Reads the body of a request with the key of `tenant`, or with another. One that announces too many bytes is not
+    /// read at all.
     ///
     /// # Errors
     ///

@@ -103,8 +103,8 @@ impl Budget {
         Some(Held { shares, of_tenant })
     }
 
-    /// `response` to `tenant`, with a part of the budget until its body is sent if that is large. Where there is none left
-    /// it is refused, unless it says that events were taken in: whoever hears otherwise sends them again.
+    /// `response` to `tenant`, with a part of the budget until its body is sent if that is large. If none is left, it
+    /// is refused, unless it says that events were taken in: a client that gets a refusal sends them again.
     pub(crate) fn charge(&self, response: Response, tenant: Option<&TenantName>) -> Response {
         let length = response.body().size_hint().exact();
         if length.is_some_and(|length| length <= SMALL_ANSWER_BYTES as u64) {

@@ -12,7 +12,7 @@ use crate::output;
 /// They come from this version of the command; print them anew after an upgrade. Needs no database.
 #[derive(clap::Args)]
 #[command(after_long_help = "Examples:\n  \
-    source <(flagmeter completions bash)                # for this session\n  \
+    source <(flagmeter completions bash)                # for this shell\n  \
     flagmeter completions bash > ~/.local/share/bash-completion/completions/flagmeter\n  \
     flagmeter completions zsh > \"${fpath[1]}/_flagmeter\"\n  \
     flagmeter completions fish > ~/.config/fish/completions/flagmeter.fish")]

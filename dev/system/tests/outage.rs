@@ -118,7 +118,7 @@ fn while_valkey_is_away_usage_is_read_events_are_told_to_come_again_and_no_conne
     });
     let _ = system.client().post_until_accepted(&event(sent));
     assert!(returned.elapsed() < Duration::from_secs(2), "{:?} after its return", returned.elapsed());
-    // Most of the time senders are told at once, and not after the time that a flush is tried for.
+    // Most of the time senders get their answer at once, and not after the time that a flush is tried for.
     assert!(refused > 20, "{refused}");
     all_counted(&system, &tenant, sent + 1);
 }

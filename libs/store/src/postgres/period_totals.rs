@@ -24,7 +24,7 @@ pub(super) fn check(added: &PeriodBatch, totals: &[Total]) -> Result<(), StoreEr
                 && PeriodTotal::is_exceeded(total.tokens, row.sum.tokens)
         })
     };
-    // Nearly always there is none, and then this is all that a batch pays for it.
+    // Nearly always no period is full, and then this is all that a batch pays for it.
     let mut beyond = totals.iter().filter(|total| total.tokens > MAX_TOKENS);
     if beyond.any(is_exceeded) { Err(StoreError::PeriodFull) } else { Ok(()) }
 }
